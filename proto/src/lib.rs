@@ -18,3 +18,6 @@ pub mod config {
         tonic::include_proto!("sluice.config.v1");
     }
 }
+
+/// The Avro schemas of the example events.
+pub mod events;
