@@ -1,1 +1,14 @@
-//! .
+//! The pipeline file: as typed -> checked -> topics, tables, rollups, sinks. And [`shape`]: from a topic's Avro
+//! schemas to the columns that everything downstream agrees on. Pure, but for reading the file itself.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod config;
+mod secret;
+pub mod shape;
+
+pub use config::{
+    AlertSink, Batch, Brake, ClickHouse, Connections, DeadLetters, EventFields, Function, GrpcSink, Kafka, Keep,
+    Limits, Measure, PartitionBy, Pipeline, Registry, Rollup, RulesFrom, Sasl, SaslMechanism, SchemaIdFrom, Serve,
+    Sinks, Source, Start, Table, Tls, Workers,
+};
+pub use secret::{Secret, SecretError};

@@ -1,0 +1,160 @@
+//! From Avro schemas to flattened columns. Whatever decodes, writes or creates tables agrees through [`Shape`].
+//!
+//! A nested record becomes one column a leaf, its name the path joined by `_`. What has no column of its own kind
+//! (recursive records, arrays and maps of records, unions of several types) becomes one column of JSON text.
+//! A field of type `null` becomes no column.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+
+/// The columns of one topic's events, the same for all versions of its schema.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shape {
+    /// The fields of the newest version in its order, then those that only older versions have.
+    pub columns: Vec<Column>,
+}
+
+/// One flattened field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// The path joined by `_`: `context_page_url`. The column's name in Arrow and in ClickHouse.
+    pub name: String,
+    /// The names of the fields from the record's top, joined by `.`: `context.page.url`. What rules say.
+    pub path: String,
+    /// Other paths under which some version may have the same field: the product of the fields' Avro aliases.
+    pub aliases: Vec<String>,
+    /// What the values are.
+    pub kind: Kind,
+    /// Whether a row may have no value.
+    pub nullable: bool,
+    /// What stands in for what a writer lacks: see [`Column::fill`].
+    pub fills: Vec<Option<Fill>>,
+}
+
+impl Column {
+    /// The value for rows of a writer whose schema has the first `present` names of [`Column::path`] and lacks the
+    /// next one; the newest version's default for it. `None` = null.
+    pub fn fill(&self, present: usize) -> Option<&Fill> {
+        self.fills.get(present)?.as_ref()
+    }
+}
+
+/// What a column's values are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// True or false.
+    Bool,
+    /// Avro `int` (also `time-millis`, the milliseconds since midnight).
+    Int32,
+    /// Avro `long` (also `time-micros` and both kinds of nanosecond timestamps, as their plain numbers).
+    Int64,
+    /// Avro `float`.
+    Float32,
+    /// Avro `double`.
+    Float64,
+    /// Avro `string`.
+    String,
+    /// Avro `bytes` or `fixed` (also `duration` and `big-decimal`, as their plain bytes).
+    Bytes,
+    /// Days since 1970-01-01.
+    Date,
+    /// Milliseconds since 1970-01-01T00:00:00Z; a local timestamp keeps its digits.
+    TimestampMillis,
+    /// Microseconds since 1970-01-01T00:00:00Z; a local timestamp keeps its digits.
+    TimestampMicros,
+    /// An unscaled integer of `precision` digits (1 to 38), `scale` of them behind the point.
+    Decimal {
+        /// Digits in all, 1 to 38.
+        precision: u8,
+        /// Digits behind the point, 0 to `precision`.
+        scale: i8,
+    },
+    /// A UUID as its 36 characters, lower case when Avro has it as bytes.
+    Uuid,
+    /// The symbol's text.
+    Enum,
+    /// JSON text of what has no column of its own kind.
+    Json,
+    /// An array whose elements have a kind (never [`Kind::Json`]).
+    List(Box<Element>),
+    /// A map from strings to values that have a kind (never [`Kind::Json`]).
+    Map(Box<Element>),
+}
+
+/// The elements of a list or the values of a map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// What they are. Lists and maps among them are never nullable.
+    pub kind: Kind,
+    /// Whether one may be missing.
+    pub nullable: bool,
+}
+
+/// A default of the schema, as its column holds it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fill {
+    /// For [`Kind::Bool`].
+    Bool(bool),
+    /// For [`Kind::Int32`], [`Kind::Int64`], [`Kind::Date`] and both timestamps.
+    Int(i64),
+    /// For [`Kind::Float32`] and [`Kind::Float64`].
+    Float(f64),
+    /// For [`Kind::String`], [`Kind::Uuid`], [`Kind::Enum`] and [`Kind::Json`].
+    Text(String),
+    /// For [`Kind::Bytes`].
+    Bytes(Vec<u8>),
+    /// For [`Kind::Decimal`]: the unscaled integer.
+    Decimal(i128),
+    /// For [`Kind::List`]; `None` = a null element.
+    List(Vec<Option<Fill>>),
+    /// For [`Kind::Map`], in the order of the schema's text; `None` = a null value.
+    Map(Vec<(String, Option<Fill>)>),
+}
+
+impl Kind {
+    /// The Arrow type of a column of this kind.
+    pub fn arrow(&self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int32 => DataType::Int32,
+            Self::Int64 => DataType::Int64,
+            Self::Float32 => DataType::Float32,
+            Self::Float64 => DataType::Float64,
+            Self::String | Self::Uuid | Self::Enum | Self::Json => DataType::Utf8,
+            Self::Bytes => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::TimestampMillis => DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())),
+            Self::TimestampMicros => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Decimal { precision, scale } => DataType::Decimal128(*precision, *scale),
+            Self::List(element) => DataType::List(Arc::new(Field::new("item", element.kind.arrow(), element.nullable))),
+            Self::Map(element) => {
+                let entry = Fields::from(vec![
+                    Field::new("keys", DataType::Utf8, false),
+                    Field::new("values", element.kind.arrow(), element.nullable),
+                ]);
+                DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entry), false)), false)
+            }
+        }
+    }
+}
+
+impl Shape {
+    /// The Arrow schema: the columns in their order, under their names.
+    pub fn arrow(&self) -> SchemaRef {
+        let field = |column: &Column| Field::new(&column.name, column.kind.arrow(), column.nullable);
+        Arc::new(ArrowSchema::new(self.columns.iter().map(field).collect::<Vec<_>>()))
+    }
+
+    /// Which column has this path (`context.page.url`) or this name (`context_page_url`).
+    pub fn index(&self, path_or_name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.path == path_or_name || column.name == path_or_name)
+    }
+
+    /// Which column takes the field that a writer has under this path: its own or an alias.
+    pub fn place(&self, writer_path: &str) -> Option<usize> {
+        let by_alias = |column: &Column| column.aliases.iter().any(|alias| alias == writer_path);
+        let own = self.columns.iter().position(|column| column.path == writer_path);
+        own.or_else(|| self.columns.iter().position(by_alias))
+    }
+}
