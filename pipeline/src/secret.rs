@@ -44,11 +44,15 @@ impl Secret {
     /// # Errors
     /// When the file can't be read as UTF-8, or is empty.
     pub fn read(&self) -> Result<String, SecretError> {
-        let mut text = fs::read_to_string(&self.file)
-            .map_err(|reason| SecretError::Unreadable { file: self.file.clone(), reason })?;
+        let mut text = fs::read_to_string(&self.file).map_err(|reason| SecretError::Unreadable {
+            file: self.file.clone(),
+            reason,
+        })?;
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
         if text.is_empty() {
-            return Err(SecretError::Empty { file: self.file.clone() });
+            return Err(SecretError::Empty {
+                file: self.file.clone(),
+            });
         }
         Ok(text)
     }

@@ -4,9 +4,19 @@
 //! (recursive records, arrays and maps of records, unions of several types) becomes one column of JSON text.
 //! A field of type `null` becomes no column.
 
+mod tree;
+mod fill;
+mod merge;
+mod writer;
+mod error;
+
+use std::fmt;
 use std::sync::Arc;
 
+use apache_avro::Schema;
 use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+
+pub use error::ShapeError;
 
 /// The columns of one topic's events, the same for all versions of its schema.
 #[derive(Debug, Clone, PartialEq)]
@@ -139,7 +149,55 @@ impl Kind {
     }
 }
 
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool => f.write_str("boolean"),
+            Self::Int32 => f.write_str("int"),
+            Self::Int64 => f.write_str("long"),
+            Self::Float32 => f.write_str("float"),
+            Self::Float64 => f.write_str("double"),
+            Self::String => f.write_str("string"),
+            Self::Bytes => f.write_str("bytes"),
+            Self::Date => f.write_str("date"),
+            Self::TimestampMillis => f.write_str("timestamp-millis"),
+            Self::TimestampMicros => f.write_str("timestamp-micros"),
+            Self::Decimal { precision, scale } => write!(f, "decimal({precision},{scale})"),
+            Self::Uuid => f.write_str("uuid"),
+            Self::Enum => f.write_str("enum"),
+            Self::Json => f.write_str("json"),
+            Self::List(element) => write!(f, "list of {element}"),
+            Self::Map(element) => write!(f, "map of {element}"),
+        }
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.kind, if self.nullable { " or null" } else { "" })
+    }
+}
+
 impl Shape {
+    /// The columns of all versions of one topic's schema, oldest first. The same versions always give the same shape.
+    ///
+    /// # Errors
+    /// When the versions have no common shape; the error names the field and the versions.
+    pub fn of(versions: &[Schema]) -> Result<Self, ShapeError> {
+        let (newest, older) = versions.split_last().ok_or(ShapeError::NoVersions)?;
+        let mut fields = tree::of(newest, versions.len())?;
+        let fills = fill::of_newest(&fields)?;
+        for (index, schema) in older.iter().enumerate().rev() {
+            merge::merge(&mut fields, tree::of(schema, index + 1)?, "")?;
+        }
+        let columns = merge::columns(&fields, &fills)?;
+        if columns.is_empty() {
+            return Err(ShapeError::NoColumns);
+        }
+        merge::refuse_collisions(&columns)?;
+        Ok(Self { columns })
+    }
+
     /// The Arrow schema: the columns in their order, under their names.
     pub fn arrow(&self) -> SchemaRef {
         let field = |column: &Column| Field::new(&column.name, column.kind.arrow(), column.nullable);
@@ -148,7 +206,9 @@ impl Shape {
 
     /// Which column has this path (`context.page.url`) or this name (`context_page_url`).
     pub fn index(&self, path_or_name: &str) -> Option<usize> {
-        self.columns.iter().position(|column| column.path == path_or_name || column.name == path_or_name)
+        self.columns
+            .iter()
+            .position(|column| column.path == path_or_name || column.name == path_or_name)
     }
 
     /// Which column takes the field that a writer has under this path: its own or an alias.
@@ -158,3 +218,14 @@ impl Shape {
         own.or_else(|| self.columns.iter().position(by_alias))
     }
 }
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
