@@ -4,8 +4,11 @@
 
 mod config;
 mod secret;
+mod defaults;
+mod check;
 pub mod shape;
 
+pub use check::{check, load};
 pub use config::{
     AlertSink, Batch, Brake, ClickHouse, Connections, DeadLetters, EventFields, Function, GrpcSink, Kafka, Keep,
     Limits, Measure, PartitionBy, Pipeline, Registry, Rollup, RulesFrom, Sasl, SaslMechanism, SchemaIdFrom, Serve,

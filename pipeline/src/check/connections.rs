@@ -1,0 +1,287 @@
+//! Addresses, certificates and secrets.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use document::{Item, Reader};
+
+use super::names;
+use super::setting::{at_least, setting};
+use crate::{ClickHouse, Connections, Kafka, Registry, RulesFrom, Sasl, SaslMechanism, Secret, Tls, defaults};
+
+/// Settings of librdkafka on which the protocol depends, or that have a place of their own in the file. One that ends
+/// in a dot stands for all that begin so.
+const OWNED: [(&str, &str); 24] = [
+    ("bootstrap.servers", "use `brokers`"),
+    ("metadata.broker.list", "use `brokers`"),
+    ("security.protocol", "it follows from `tls` and `sasl`"),
+    ("ssl.", "use `tls`"),
+    ("sasl.", "use `sasl`"),
+    ("group.id", "it is the pipeline's name"),
+    (
+        "group.instance.id",
+        "static membership would let two processes be one member",
+    ),
+    ("group.protocol", "Sluice depends on it"),
+    ("partition.assignment.strategy", "it is cooperative-sticky"),
+    ("session.timeout.ms", "use `limits.session_timeout`"),
+    ("heartbeat.interval.ms", "it follows from `limits.session_timeout`"),
+    ("max.poll.interval.ms", "use `limits.poll_interval_max`"),
+    ("enable.auto.commit", "offsets are committed in transactions only"),
+    ("auto.commit.interval.ms", "offsets are committed in transactions only"),
+    ("enable.auto.offset.store", "offsets are committed in transactions only"),
+    ("auto.offset.reset", "use `start`; a lost offset is never guessed"),
+    ("isolation.level", "only committed records are read"),
+    ("transactional.id", "it follows from the pipeline's name"),
+    ("transaction.timeout.ms", "use `limits.transaction_timeout`"),
+    ("enable.idempotence", "the producer is transactional"),
+    ("acks", "the producer is transactional"),
+    ("request.required.acks", "the producer is transactional"),
+    ("max.in.flight", "the producer is transactional"),
+    ("max.in.flight.requests.per.connection", "the producer is transactional"),
+];
+
+pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, base_dir: &Path) -> Connections {
+    let reader = top.optional("connections").and_then(|item| item.map());
+    let section = |key| {
+        reader
+            .as_ref()
+            .and_then(|reader| reader.optional(key))
+            .and_then(|item| item.map())
+    };
+    let kafka = section("kafka").map(|reader| kafka(reader, base_dir));
+    let registry = registry(section("registry"), state_dir, base_dir);
+    let clickhouse = clickhouse(section("clickhouse"), base_dir, top);
+    let rules = section("rules").map_or(RulesFrom::None, |reader| rules(reader, base_dir));
+    if let Some(reader) = reader {
+        reader.finish();
+    }
+    Connections {
+        kafka,
+        registry,
+        clickhouse,
+        rules,
+    }
+}
+
+fn kafka(reader: Reader<'_>, base_dir: &Path) -> Kafka {
+    let mut brokers = Vec::new();
+    if let Some(item) = reader.required("brokers") {
+        let items = item.list().unwrap_or_default();
+        if items.is_empty() && item.list().is_some() {
+            item.fault("at least one broker is needed");
+        }
+        for item in items {
+            let Some(text) = item.text() else { continue };
+            if item.checked(names::host_port(text)).is_some() {
+                brokers.push(text.to_owned());
+            }
+        }
+    }
+    let kafka = Kafka {
+        brokers,
+        tls: tls(&reader, None, base_dir),
+        sasl: reader
+            .optional("sasl")
+            .and_then(|item| item.map())
+            .and_then(|reader| sasl(reader, base_dir)),
+        properties: reader
+            .optional("properties")
+            .map(|item| properties(&item))
+            .unwrap_or_default(),
+    };
+    reader.finish();
+    kafka
+}
+
+fn sasl(reader: Reader<'_>, base_dir: &Path) -> Option<Sasl> {
+    let mechanisms = [
+        SaslMechanism::ScramSha512,
+        SaslMechanism::ScramSha256,
+        SaslMechanism::Plain,
+    ];
+    let words = mechanisms.map(|mechanism| (mechanism.name(), mechanism));
+    let mechanism = reader.required("mechanism").and_then(|item| item.choice(&words));
+    let user = reader.required("user").and_then(|item| item.text().map(str::to_owned));
+    let password = password(&reader, base_dir);
+    if password.is_none() {
+        reader.required("password_file");
+    }
+    reader.finish();
+    Some(Sasl {
+        mechanism: mechanism?,
+        user: user?,
+        password: password?,
+    })
+}
+
+fn properties(item: &Item<'_>) -> BTreeMap<String, String> {
+    let mut properties = BTreeMap::new();
+    for (key, item) in item.entries().unwrap_or_default() {
+        let owned = |name: &str| {
+            if name.ends_with('.') {
+                key.starts_with(name)
+            } else {
+                key == name
+            }
+        };
+        if let Some((_, why)) = OWNED.iter().find(|(name, _)| owned(name)) {
+            item.fault_at_key(format!("`{key}` is set by Sluice: {why}"));
+        } else if let Some(value) = item.scalar() {
+            properties.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    properties
+}
+
+fn registry(reader: Option<Reader<'_>>, state_dir: &Path, base_dir: &Path) -> Registry {
+    let address = reader
+        .as_ref()
+        .and_then(|reader| reader.optional("url"))
+        .and_then(|item| url(&item));
+    let user = reader.as_ref().and_then(|reader| reader.optional("user"));
+    let password = reader.as_ref().and_then(|reader| password(reader, base_dir));
+    match (&user, &password, &reader) {
+        (Some(user), None, Some(reader)) if !reader.has("password_file") => {
+            user.fault("a user needs a `password_file` beside it");
+        }
+        (None, Some(_), Some(reader)) => reader.item().fault("a `password_file` needs a `user` beside it"),
+        _ => {}
+    }
+    let cache = reader
+        .as_ref()
+        .and_then(|reader| reader.optional("cache"))
+        .and_then(|item| item.map());
+    let c = cache.as_ref();
+    let entries_max = setting(c, "entries_max", defaults::REGISTRY_ENTRIES_MAX, |item| {
+        item.integer(1..=1_000_000)
+    });
+    let ttl = setting(c, "ttl", defaults::REGISTRY_TTL, |item| {
+        at_least(item, std::time::Duration::from_secs(1))
+    });
+    let snapshot_dir = setting(c, "snapshot_dir", state_dir.join("schemas"), |item| {
+        path(item, base_dir)
+    });
+    let registry = Registry {
+        tls: reader
+            .as_ref()
+            .and_then(|reader| tls(reader, address.as_deref(), base_dir)),
+        url: address,
+        user: user.and_then(|item| item.text().map(str::to_owned)),
+        password,
+        entries_max: entries_max.value,
+        ttl: ttl.value,
+        snapshot_dir: snapshot_dir.value,
+    };
+    for reader in [cache, reader].into_iter().flatten() {
+        reader.finish();
+    }
+    registry
+}
+
+fn clickhouse(reader: Option<Reader<'_>>, base_dir: &Path, top: &Reader<'_>) -> ClickHouse {
+    let r = reader.as_ref();
+    let address = r.and_then(|reader| reader.optional("url")).and_then(|item| url(&item));
+    let database = setting(r, "database", default_database(top), |item| {
+        let text = item.text()?;
+        item.checked(names::identifier(text)).map(|()| text.to_owned())
+    });
+    let user = setting(r, "user", defaults::CLICKHOUSE_USER.to_owned(), |item| {
+        item.text().map(str::to_owned)
+    });
+    let clickhouse = ClickHouse {
+        tls: r.and_then(|reader| tls(reader, address.as_deref(), base_dir)),
+        url: address,
+        database: database.value,
+        user: user.value,
+        password: r.and_then(|reader| password(reader, base_dir)),
+    };
+    if let Some(reader) = reader {
+        reader.finish();
+    }
+    clickhouse
+}
+
+/// The pipeline's name, as far as it can name a database.
+fn default_database(top: &Reader<'_>) -> String {
+    let name = top.item().node().get("pipeline").map(|node| &node.value);
+    let name = match name {
+        Some(document::Value::Text(text)) => text.replace(['.', '-'], "_"),
+        _ => String::new(),
+    };
+    if names::identifier(&name).is_ok() {
+        name
+    } else {
+        format!("sluice_{}", name.trim_start_matches('_'))
+    }
+}
+
+fn rules(reader: Reader<'_>, base_dir: &Path) -> RulesFrom {
+    let dir = reader.optional("dir");
+    let address = reader.optional("url");
+    let rules = match (&dir, &address) {
+        (Some(dir), None) => path(dir, base_dir).map(RulesFrom::Dir),
+        (None, Some(item)) => url(item).map(|url| RulesFrom::Service {
+            tls: tls(&reader, Some(&url), base_dir),
+            url,
+        }),
+        (Some(_), Some(item)) => {
+            item.fault_at_key("rules come from a service (`url`) or from a directory (`dir`), not from both");
+            None
+        }
+        (None, None) => {
+            reader
+                .item()
+                .fault("should have the `url` of a config service or the `dir` of rule files");
+            None
+        }
+    };
+    reader.finish();
+    rules.unwrap_or(RulesFrom::None)
+}
+
+/// An `http` or `https` address.
+pub(super) fn url(item: &Item<'_>) -> Option<String> {
+    item.checked(names::url(item.text()?))
+}
+
+/// The `tls` of a section. `address` is the section's own, where it has one.
+pub(super) fn tls(reader: &Reader<'_>, address: Option<&str>, base_dir: &Path) -> Option<Tls> {
+    let item = reader.optional("tls")?;
+    if address.is_some_and(|address| address.starts_with("http://")) {
+        item.fault_at_key("certificates need an address that begins with https://");
+    }
+    let reader = item.map()?;
+    let file = |key| reader.optional(key).and_then(|item| path(&item, base_dir));
+    let tls = Tls {
+        ca_file: file("ca_file"),
+        cert_file: file("cert_file"),
+        key_file: file("key_file"),
+    };
+    if reader.has("cert_file") != reader.has("key_file") {
+        item.fault("`cert_file` and `key_file` belong together");
+    }
+    reader.finish();
+    Some(tls)
+}
+
+/// The `password_file` of a section.
+fn password(reader: &Reader<'_>, base_dir: &Path) -> Option<Secret> {
+    if let Some(item) = reader.optional("password") {
+        item.fault_at_key(
+            "a secret doesn't belong into this file; put it into one of its own and name that as `password_file`",
+        );
+    }
+    let item = reader.optional("password_file")?;
+    path(&item, base_dir).map(Secret::in_file)
+}
+
+/// A path, from the file's own directory where it isn't absolute.
+pub(super) fn path(item: &Item<'_>, base_dir: &Path) -> Option<PathBuf> {
+    let text = item.text()?;
+    if text.is_empty() || text.contains('\0') {
+        item.fault("should be a path");
+        return None;
+    }
+    Some(base_dir.join(text.strip_prefix("./").unwrap_or(text)))
+}

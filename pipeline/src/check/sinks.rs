@@ -1,0 +1,86 @@
+//! Where events go besides the tables.
+
+use document::{Item, Reader, nearest};
+
+use super::connections::{tls, url};
+use super::names;
+use super::setting::{Size, setting, size};
+use super::sources::Draft;
+use crate::{AlertSink, GrpcSink, Sinks, defaults};
+use std::path::Path;
+
+pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], base_dir: &Path) -> Sinks {
+    let none = Sinks {
+        alerts: None,
+        grpc: Vec::new(),
+    };
+    let Some(mut reader) = top.optional("sinks").and_then(|item| item.map()) else {
+        return none;
+    };
+    let alerts = reader.optional("alerts").map(|item| alerts(&item, drafts));
+    let grpc = reader
+        .rest()
+        .into_iter()
+        .filter_map(|(name, item)| grpc(name, &item, base_dir))
+        .collect();
+    reader.finish();
+    Sinks { alerts, grpc }
+}
+
+fn alerts(item: &Item<'_>, drafts: &[Draft<'_>]) -> AlertSink {
+    let topic = item.map().and_then(|reader| {
+        let topic = reader.required("topic").and_then(|item| {
+            let text = item.text()?;
+            item.checked(names::topic(text))?;
+            // Alerts would come back as events, and raise alerts.
+            if drafts.iter().any(|draft| draft.source.topic == text) {
+                item.fault(format!(
+                    "`{text}` is a source of this pipeline; alerts need a topic of their own"
+                ));
+            }
+            if let Some(draft) = drafts.iter().find(|draft| draft.source.dead_letter_topic == text) {
+                item.fault(format!(
+                    "`{text}` is where the dead letters of `{}` go",
+                    draft.source.topic
+                ));
+            }
+            Some(text.to_owned())
+        });
+        reader.finish();
+        topic
+    });
+    AlertSink {
+        topic: topic.unwrap_or_default(),
+    }
+}
+
+fn grpc(name: &str, item: &Item<'_>, base_dir: &Path) -> Option<GrpcSink> {
+    if let Err(reason) = names::identifier(name) {
+        item.fault_at_key(reason);
+    }
+    let reader = item.map()?;
+    if !reader.has("grpc")
+        && let Some(meant) = nearest(name, ["alerts"])
+    {
+        item.fault_at_key(format!(
+            "the sink `{name}` has no `grpc` address; did you mean `{meant}`?"
+        ));
+        return None;
+    }
+    let address = reader.required("grpc").and_then(|item| url(&item));
+    let largest = setting(
+        Some(&reader),
+        "message_bytes_max",
+        Size(defaults::MESSAGE_BYTES_MAX),
+        // Room for the parts of a range besides its charges.
+        |item| size(item, Size(64 << 10)),
+    );
+    let tls = tls(&reader, address.as_deref(), base_dir);
+    reader.finish();
+    Some(GrpcSink {
+        name: name.to_owned(),
+        url: address.unwrap_or_default(),
+        message_bytes_max: largest.value.0,
+        tls,
+    })
+}

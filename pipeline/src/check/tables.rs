@@ -1,0 +1,204 @@
+//! The tables: those that sources fill, with the settings that the file has for them, and those like them.
+
+use document::{Item, Period, Reader, nearest};
+
+use super::names;
+use super::sources::Draft;
+use crate::{EventFields, Keep, PartitionBy, Table, defaults};
+
+/// The name under which the file keeps what all tables have in common.
+const COMMON: &str = "default";
+
+/// What the file says of one table.
+#[derive(Default)]
+struct Part<'a> {
+    like: Option<(&'a str, Item<'a>)>,
+    partition_by: Option<PartitionBy>,
+    order_by: Option<Vec<String>>,
+    keep: Option<Option<Keep>>,
+    low_cardinality: Option<Vec<String>>,
+    dedup_window: Option<u32>,
+}
+
+/// All tables, and in each draft the index of its own.
+pub(super) fn tables<'a>(top: &Reader<'a>, drafts: &mut [Draft<'a>]) -> Vec<Table> {
+    let entries = top
+        .optional("tables")
+        .and_then(|item| item.entries())
+        .unwrap_or_default();
+    let parts: Vec<_> = entries
+        .into_iter()
+        .map(|(name, item)| (name, part(&item), item))
+        .collect();
+    let common = parts.iter().find(|(name, ..)| *name == COMMON).map(|(_, part, _)| part);
+    if let Some((_, like)) = common.and_then(|part| part.like.as_ref()) {
+        like.fault_at_key("what all tables have in common can't be `like` one of them");
+    }
+    let mut tables = Vec::new();
+    for (index, draft) in drafts.iter_mut().enumerate() {
+        let Some((name, item)) = &draft.table else { continue };
+        if *name == COMMON {
+            item.fault("`default` is what all tables have in common; name the table otherwise");
+        }
+        let own = parts.iter().find(|(other, ..)| other == name).map(|(_, part, _)| part);
+        if let Some((_, like)) = own.and_then(|part| part.like.as_ref()) {
+            like.fault_at_key("a source fills this table; `like` is for tables to which only rules route rows");
+        }
+        draft.source.table = tables.len();
+        let base = base(common, &draft.source.event);
+        tables.push(laid_over(base, own, name, index));
+    }
+    let filled = tables.len();
+    let all_known = drafts.iter().all(|draft| draft.table.is_some());
+    for (name, part, item) in &parts {
+        if *name == COMMON || tables.iter().take(filled).any(|table| table.name == *name) {
+            continue;
+        }
+        if let Err(reason) = names::identifier(name) {
+            item.fault_at_key(reason);
+        }
+        match &part.like {
+            Some((like, like_item)) => {
+                let filled = tables.get(..filled).unwrap_or_default();
+                match filled.iter().find(|table| table.name == *like) {
+                    Some(base) => {
+                        let mut base = base.clone();
+                        base.like = Some((*like).to_owned());
+                        let source = base.source;
+                        tables.push(laid_over(base, Some(part), name, source));
+                    }
+                    None if all_known => like_item.fault(unresolved(like, filled)),
+                    None => {}
+                }
+            }
+            None if all_known => {
+                let mut message =
+                    "no source fills this table; is it `like: <table>` of one that has a source?".to_owned();
+                if let Some(meant) = nearest(name, tables.iter().take(filled).map(|table| table.name.as_str())) {
+                    message = format!("no source fills this table; did you mean `{meant}`?");
+                }
+                item.fault_at_key(message);
+            }
+            None => {}
+        }
+    }
+    tables
+}
+
+/// The message for a name that is no table.
+pub(super) fn unresolved(name: &str, tables: &[Table]) -> String {
+    let names = || tables.iter().map(|table| table.name.as_str());
+    match nearest(name, names()) {
+        Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),
+        None => format!(
+            "there is no table `{name}`; there are {}",
+            names().collect::<Vec<_>>().join(", ")
+        ),
+    }
+}
+
+fn part<'a>(item: &Item<'a>) -> Part<'a> {
+    // A table of which nothing is said may stand in the list all the same.
+    if item.is_null() {
+        return Part::default();
+    }
+    let Some(reader) = item.map() else {
+        return Part::default();
+    };
+    let words = [
+        ("day", PartitionBy::Day),
+        ("month", PartitionBy::Month),
+        ("none", PartitionBy::None),
+    ];
+    let part = Part {
+        like: reader.optional("like").and_then(|item| Some((item.text()?, item))),
+        partition_by: reader.optional("partition_by").and_then(|item| item.choice(&words)),
+        order_by: reader.optional("order_by").and_then(|item| {
+            let columns = columns(&item)?;
+            if columns.is_empty() {
+                item.fault("a table needs at least one column to be ordered by");
+            }
+            Some(columns)
+        }),
+        keep: reader.optional("keep").and_then(|item| keep(&item)),
+        low_cardinality: reader.optional("low_cardinality").and_then(|item| columns(&item)),
+        dedup_window: reader
+            .optional("dedup_window")
+            .and_then(|item| item.integer(100..=1_000_000)),
+    };
+    reader.finish();
+    part
+}
+
+fn keep(item: &Item<'_>) -> Option<Option<Keep>> {
+    if item.node().value == document::Value::Text("forever".to_owned()) {
+        return Some(None);
+    }
+    Some(Some(match item.period()? {
+        Period::Days(days) => Keep::Days(days),
+        Period::Months(months) => Keep::Months(months),
+    }))
+}
+
+/// Columns by name or by path; each once.
+pub(super) fn columns(item: &Item<'_>) -> Option<Vec<String>> {
+    let mut columns = Vec::new();
+    for item in item.list()? {
+        let Some(text) = item
+            .text()
+            .filter(|text| item.checked(names::field_path(text)).is_some())
+        else {
+            continue;
+        };
+        let column = column_name(text);
+        if columns.contains(&column) {
+            item.fault(format!("`{column}` is in this list already"));
+        } else {
+            columns.push(column);
+        }
+    }
+    Some(columns)
+}
+
+/// `context.page.url` -> `context_page_url`.
+pub(super) fn column_name(path: &str) -> String {
+    path.replace('.', "_")
+}
+
+/// What a table has of which the file says nothing.
+fn base(common: Option<&Part<'_>>, event: &EventFields) -> Table {
+    let kind: Vec<&String> = std::iter::once(&event.tenant).chain(&event.event_type).collect();
+    let names = |paths: &[&String]| paths.iter().map(|path| column_name(path)).collect::<Vec<_>>();
+    // Most questions are about one tenant, one type and a span of time.
+    let mut order_by = names(&[kind.as_slice(), &[&event.time]].concat());
+    order_by.dedup();
+    let table = Table {
+        name: String::new(),
+        like: None,
+        source: 0,
+        // The token's window and the retention both work by the day; more than a hundred days in one insert is rare.
+        partition_by: PartitionBy::Day,
+        order_by,
+        keep: Some(Keep::Months(defaults::KEEP_MONTHS)),
+        // Few different values, asked for in every query.
+        low_cardinality: names(&kind),
+        dedup_window: defaults::DEDUP_WINDOW,
+    };
+    laid_over(table, common, "", 0)
+}
+
+/// A table with what the file says of it on top.
+fn laid_over(base: Table, part: Option<&Part<'_>>, name: &str, source: usize) -> Table {
+    let general = Part::default();
+    let part = part.unwrap_or(&general);
+    Table {
+        name: name.to_owned(),
+        like: base.like,
+        source,
+        partition_by: part.partition_by.unwrap_or(base.partition_by),
+        order_by: part.order_by.clone().unwrap_or(base.order_by),
+        keep: part.keep.unwrap_or(base.keep),
+        low_cardinality: part.low_cardinality.clone().unwrap_or(base.low_cardinality),
+        dedup_window: part.dedup_window.unwrap_or(base.dedup_window),
+    }
+}
