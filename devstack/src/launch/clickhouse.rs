@@ -1,0 +1,128 @@
+//! ClickHouse: `clickhouse server` where the machine has it, else the whole of `clickhouse local` as a library, which
+//! opens the same ports, keeps the same tables on disk and reads the same configuration when asked to.
+
+use super::Place;
+use crate::error::{At, Error};
+use crate::fetch;
+use crate::part::Part;
+use crate::supervise::Spec;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsString, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) const MODE: &str = "__devstack-clickhouse";
+
+/// Opens the ports, then sleeps for longer than any stack runs: `clickhouse local` ends with its query.
+const SERVE: &str = "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT sleepEachRow(3) FROM numbers(1000000000) \
+    SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 10000000000 FORMAT Null";
+
+pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
+    let dir = place.of(Part::ClickHouse);
+    let config = dir.join("config.xml");
+    std::fs::write(&config, configuration(place, &dir)).at(&config)?;
+    let users = dir.join("users.xml");
+    std::fs::write(&users, USERS).at(&users)?;
+    let config = format!("--config-file={}", config.display());
+    let (program, args) = match fetch::on_path("clickhouse") {
+        Some(clickhouse) => (clickhouse, vec!["server".into(), config]),
+        None => {
+            let library = fetch::part_dir(&place.cache, Part::ClickHouse).join("libchdb.so");
+            (
+                place.launcher.clone(),
+                vec![MODE.into(), library.display().to_string(), config],
+            )
+        }
+    };
+    Ok(Spec {
+        part: Part::ClickHouse,
+        program,
+        args,
+        // The server's time zone is that of its process; production runs in UTC.
+        env: BTreeMap::from([("TZ".into(), "UTC".into())]),
+        cwd: dir,
+        log: place.log(Part::ClickHouse),
+        user: None,
+    })
+}
+
+fn configuration(place: &Place, dir: &Path) -> String {
+    format!(
+        "\
+<clickhouse>
+  <logger>
+    <level>information</level><log>{dir}/server.log</log><errorlog>{dir}/server.err.log</errorlog>
+    <size>100M</size><count>2</count><console>0</console>
+  </logger>
+  <path>{dir}/data/</path>
+  <tmp_path>{dir}/data/tmp/</tmp_path>
+  <user_files_path>{dir}/data/user_files/</user_files_path>
+  <http_port>{http}</http_port>
+  <tcp_port>{native}</tcp_port>
+  <listen_host>127.0.0.1</listen_host>
+  <timezone>UTC</timezone>
+  <max_server_memory_usage>4294967296</max_server_memory_usage>
+  <mark_cache_size>268435456</mark_cache_size>
+  <index_mark_cache_size>67108864</index_mark_cache_size>
+  <primary_index_cache_size>268435456</primary_index_cache_size>
+  <user_directories><users_xml><path>{dir}/users.xml</path></users_xml></user_directories>
+</clickhouse>
+",
+        dir = dir.display(),
+        http = place.ports.clickhouse,
+        native = place.ports.clickhouse_native,
+    )
+}
+
+const USERS: &str = "\
+<clickhouse>
+  <profiles><default/></profiles>
+  <quotas><default/></quotas>
+  <users>
+    <default>
+      <password/><networks><ip>127.0.0.1</ip></networks>
+      <profile>default</profile><quota>default</quota><access_management>1</access_management>
+    </default>
+  </users>
+</clickhouse>
+";
+
+/// The main of the process that holds the library: `LIBRARY ARGS...`. Returns when the library's main does.
+pub(crate) fn main(library: &Path, args: Vec<OsString>) -> ExitCode {
+    // The library reads the level from here only; without it every query is traced.
+    let own = ["clickhouse", "--log-level=information"].map(OsString::from);
+    let serve = ["--query", SERVE].map(OsString::from);
+    let words: Result<Vec<CString>, _> = own
+        .into_iter()
+        .chain(args)
+        .chain(serve)
+        .map(|word| CString::new(word.into_vec()))
+        .collect();
+    let Ok(words) = words else { return ExitCode::FAILURE };
+    let mut pointers: Vec<*mut c_char> = words.iter().map(|word| word.as_ptr().cast_mut()).collect();
+    let Ok(count) = c_int::try_from(pointers.len()) else {
+        return ExitCode::FAILURE;
+    };
+    pointers.push(std::ptr::null_mut());
+    // SAFETY: loading runs the library's initialisers, which is what this process exists for; nothing else runs in it.
+    // The symbol is a C `main`: it gets a count and that many strings, followed by null, that outlive the call.
+    unsafe {
+        let loaded = match libloading::Library::new(library) {
+            Ok(loaded) => loaded,
+            Err(error) => return failed(library, &error),
+        };
+        let symbol =
+            loaded.get::<unsafe extern "C" fn(c_int, *mut *mut c_char) -> *mut c_void>(b"chdb_query_cmdline\0");
+        match symbol {
+            Ok(run) => run(count, pointers.as_mut_ptr()),
+            Err(error) => return failed(library, &error),
+        };
+    }
+    ExitCode::SUCCESS
+}
+
+fn failed(library: &Path, error: &libloading::Error) -> ExitCode {
+    eprintln!("{}: {error}", library.display());
+    ExitCode::FAILURE
+}

@@ -1,0 +1,117 @@
+use serde::{Deserialize, Serialize};
+use std::{fmt, str::FromStr};
+
+/// One of the real servers that Sluice works with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// Apache Kafka 4.3.1, one KRaft node (broker and controller in one process).
+    Kafka,
+    /// Apicurio Registry 3.0.9, which speaks Confluent's schema registry API.
+    Registry,
+    /// ClickHouse: the one on the PATH, else 26.7 as a library in a process of its own.
+    ClickHouse,
+    /// PostgreSQL as Debian packages it: a second store for the billing service.
+    Postgres,
+}
+
+impl Part {
+    /// Every part, in the order in which they are shown.
+    pub const ALL: [Part; 4] = [Part::Kafka, Part::Registry, Part::ClickHouse, Part::Postgres];
+
+    /// The name used on the command line, in the state file and as the directory of its data.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Kafka => "kafka",
+            Part::Registry => "registry",
+            Part::ClickHouse => "clickhouse",
+            Part::Postgres => "postgres",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Part, String> {
+        let found = Part::ALL.into_iter().find(|part| part.name() == text);
+        found.ok_or_else(|| format!("'{text}' is not a part: kafka, registry, clickhouse or postgres"))
+    }
+}
+
+/// Where each part listens on 127.0.0.1. As a wish, 0 means "any free port".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ports {
+    /// Kafka clients.
+    pub kafka: u16,
+    /// Kafka's own controller.
+    pub kafka_controller: u16,
+    /// The registry's API.
+    pub registry: u16,
+    /// The registry's own health and metrics.
+    pub registry_management: u16,
+    /// ClickHouse over HTTP.
+    pub clickhouse: u16,
+    /// ClickHouse's native protocol.
+    pub clickhouse_native: u16,
+    /// PostgreSQL.
+    pub postgres: u16,
+}
+
+impl Default for Ports {
+    /// Fixed, so that people can remember them, and below the range of outgoing connections, which could take them.
+    fn default() -> Ports {
+        Ports {
+            kafka: 19092,
+            kafka_controller: 19093,
+            registry: 18081,
+            registry_management: 18082,
+            clickhouse: 18123,
+            clickhouse_native: 19000,
+            postgres: 15432,
+        }
+    }
+}
+
+impl Ports {
+    /// Any free ports: for tests, which run beside each other.
+    pub fn any() -> Ports {
+        Ports {
+            kafka: 0,
+            kafka_controller: 0,
+            registry: 0,
+            registry_management: 0,
+            clickhouse: 0,
+            clickhouse_native: 0,
+            postgres: 0,
+        }
+    }
+
+    /// The address that goes into a pipeline file: `host:port` for Kafka, else a URL.
+    pub fn address(&self, part: Part) -> String {
+        match part {
+            Part::Kafka => format!("127.0.0.1:{}", self.kafka),
+            Part::Registry => format!("http://127.0.0.1:{}/apis/ccompat/v7", self.registry),
+            Part::ClickHouse => format!("http://127.0.0.1:{}", self.clickhouse),
+            Part::Postgres => format!("postgresql://sluice@127.0.0.1:{}/postgres", self.postgres),
+        }
+    }
+
+    pub(crate) fn each_mut(&mut self) -> [&mut u16; 7] {
+        [
+            &mut self.kafka,
+            &mut self.kafka_controller,
+            &mut self.registry,
+            &mut self.registry_management,
+            &mut self.clickhouse,
+            &mut self.clickhouse_native,
+            &mut self.postgres,
+        ]
+    }
+}
