@@ -104,7 +104,7 @@ fn sasl(reader: Reader<'_>, base_dir: &Path) -> Option<Sasl> {
     let mechanism = reader.required("mechanism").and_then(|item| item.choice(&words));
     let user = reader.required("user").and_then(|item| item.text().map(str::to_owned));
     let password = password(&reader, base_dir);
-    if password.is_none() {
+    if password.is_none() && !reader.has("password") {
         reader.required("password_file");
     }
     reader.finish();

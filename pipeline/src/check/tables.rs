@@ -20,13 +20,16 @@ struct Part<'a> {
     dedup_window: Option<u32>,
 }
 
+/// A table's name in the file, what it says, and where.
+type Listed<'a> = (&'a str, Part<'a>, Item<'a>);
+
 /// All tables, and in each draft the index of its own.
 pub(super) fn tables<'a>(top: &Reader<'a>, drafts: &mut [Draft<'a>]) -> Vec<Table> {
     let entries = top
         .optional("tables")
         .and_then(|item| item.entries())
         .unwrap_or_default();
-    let parts: Vec<_> = entries
+    let parts: Vec<Listed<'a>> = entries
         .into_iter()
         .map(|(name, item)| (name, part(&item), item))
         .collect();
@@ -34,55 +37,63 @@ pub(super) fn tables<'a>(top: &Reader<'a>, drafts: &mut [Draft<'a>]) -> Vec<Tabl
     if let Some((_, like)) = common.and_then(|part| part.like.as_ref()) {
         like.fault_at_key("what all tables have in common can't be `like` one of them");
     }
-    let mut tables = Vec::new();
+    let mut tables = filled(drafts, &parts, common);
+    let filled = tables.clone();
+    // While a source's table isn't known, nobody can say which others are missing.
+    let all_known = drafts.iter().all(|draft| draft.table.is_some());
+    for (name, part, item) in &parts {
+        if *name != COMMON && !filled.iter().any(|table| table.name == *name) {
+            tables.extend(other(name, part, item, &filled, all_known));
+        }
+    }
+    tables
+}
+
+/// The tables that sources fill.
+fn filled<'a>(drafts: &mut [Draft<'a>], parts: &[Listed<'a>], common: Option<&Part<'a>>) -> Vec<Table> {
+    let mut tables: Vec<Table> = Vec::new();
     for (index, draft) in drafts.iter_mut().enumerate() {
         let Some((name, item)) = &draft.table else { continue };
         if *name == COMMON {
             item.fault("`default` is what all tables have in common; name the table otherwise");
+            continue;
+        }
+        // Two sources with one table are reported with the sources.
+        if tables.iter().any(|table| table.name == *name) {
+            continue;
         }
         let own = parts.iter().find(|(other, ..)| other == name).map(|(_, part, _)| part);
         if let Some((_, like)) = own.and_then(|part| part.like.as_ref()) {
             like.fault_at_key("a source fills this table; `like` is for tables to which only rules route rows");
         }
         draft.source.table = tables.len();
-        let base = base(common, &draft.source.event);
-        tables.push(laid_over(base, own, name, index));
-    }
-    let filled = tables.len();
-    let all_known = drafts.iter().all(|draft| draft.table.is_some());
-    for (name, part, item) in &parts {
-        if *name == COMMON || tables.iter().take(filled).any(|table| table.name == *name) {
-            continue;
-        }
-        if let Err(reason) = names::identifier(name) {
-            item.fault_at_key(reason);
-        }
-        match &part.like {
-            Some((like, like_item)) => {
-                let filled = tables.get(..filled).unwrap_or_default();
-                match filled.iter().find(|table| table.name == *like) {
-                    Some(base) => {
-                        let mut base = base.clone();
-                        base.like = Some((*like).to_owned());
-                        let source = base.source;
-                        tables.push(laid_over(base, Some(part), name, source));
-                    }
-                    None if all_known => like_item.fault(unresolved(like, filled)),
-                    None => {}
-                }
-            }
-            None if all_known => {
-                let mut message =
-                    "no source fills this table; is it `like: <table>` of one that has a source?".to_owned();
-                if let Some(meant) = nearest(name, tables.iter().take(filled).map(|table| table.name.as_str())) {
-                    message = format!("no source fills this table; did you mean `{meant}`?");
-                }
-                item.fault_at_key(message);
-            }
-            None => {}
-        }
+        tables.push(laid_over(base(common, &draft.source.event), own, name, index));
     }
     tables
+}
+
+/// A table that no source fills, so that it has to be like one that has a source. What could not be resolved gets a
+/// stand-in, so that rollups of it are not reported, too.
+fn other<'a>(name: &str, part: &Part<'a>, item: &Item<'a>, filled: &[Table], all_known: bool) -> Option<Table> {
+    if let Err(reason) = names::identifier(name) {
+        item.fault_at_key(reason);
+    }
+    let like = part
+        .like
+        .as_ref()
+        .and_then(|(like, _)| filled.iter().find(|table| table.name == *like));
+    match &part.like {
+        _ if like.is_some() || !all_known => {}
+        Some((text, like)) => like.fault(unresolved(text, filled)),
+        None => item.fault_at_key(match nearest(name, filled.iter().map(|table| table.name.as_str())) {
+            Some(meant) => format!("no source fills this table; did you mean `{meant}`?"),
+            None => "no source fills this table; is it `like: <table>` of one that has a source?".to_owned(),
+        }),
+    }
+    let mut base = like.or(filled.first())?.clone();
+    base.like = part.like.as_ref().map(|(like, _)| (*like).to_owned());
+    let source = base.source;
+    Some(laid_over(base, Some(part), name, source))
 }
 
 /// The message for a name that is no table.
