@@ -1,1 +1,36 @@
-//! .
+//! The hands of the exactly-once protocol: everything that touches Kafka on the worker's path.
+//!
+//! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`group`] is the
+//! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets and promises,
+//! [`transactions`] runs one short transaction after another on a thread of its own, [`errors`] is the table that says
+//! what each Kafka error means for a transaction.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod settings;
+pub mod group;
+pub mod headers;
+pub mod offsets;
+pub mod transactions;
+pub mod errors;
+
+pub use group::{Group, Moved, Polled, Topics, Unanswered};
+pub use offsets::Start;
+pub use settings::Connection;
+pub use transactions::{Answer, Message, Transactor, Work};
+
+use thiserror::Error;
+
+/// What can go wrong before or beside a transaction. Errors of transactions are outcomes, not errors.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A librdkafka setting is refused: the pipeline file has to change.
+    #[error("kafka refuses the configuration: {0}")]
+    Configuration(rdkafka::error::KafkaError),
+    /// The consumer can't go on (fatal): the lane starts again with a new one.
+    #[error("kafka consumer: {0}")]
+    Consumer(rdkafka::error::KafkaError),
+    /// A thread could not be started: the machine is out of resources.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}

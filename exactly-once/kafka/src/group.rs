@@ -1,0 +1,284 @@
+//! The consumer-group member of a lane. The rebalance callback only reports; the lane answers when it is ready: it
+//! assigns with the offsets that it has read itself, and hands back after its in-flight work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
+
+use exactly_once_protocol::Partition;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+
+use crate::settings::{self, Connection};
+use crate::Error;
+
+/// More rebalance reports than this between two polls cannot happen: librdkafka waits for each answer.
+const REPORTS_MAX: usize = 64;
+
+/// Source topics by index: the `topic` of a [`Partition`].
+#[derive(Debug, Clone)]
+pub struct Topics(Arc<Vec<String>>);
+
+impl Topics {
+    /// In the order of the pipeline's sources.
+    pub fn new(names: Vec<String>) -> Topics {
+        Topics(Arc::new(names))
+    }
+
+    /// The topic's name.
+    pub fn name(&self, partition: Partition) -> &str {
+        self.0.get(usize::from(partition.topic)).map_or("", String::as_str)
+    }
+
+    /// The index of a topic that Kafka named.
+    pub fn index(&self, name: &str) -> Option<u16> {
+        self.0.iter().position(|known| known == name).and_then(|index| u16::try_from(index).ok())
+    }
+
+    pub(crate) fn list(&self, partitions: &[(Partition, Option<i64>)]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for (partition, offset) in partitions {
+            let mut element = list.add_partition(self.name(*partition), partition.partition);
+            if let Some(offset) = offset {
+                // An offset below zero is never passed: ranges start at 0 or later.
+                if element.set_offset(Offset::Offset(*offset)).is_err() {
+                    tracing::error!(topic = self.name(*partition), offset, "refused to set a negative offset");
+                }
+            }
+        }
+        list
+    }
+
+    fn partitions(&self, list: &TopicPartitionList) -> Vec<Partition> {
+        list.elements()
+            .iter()
+            .filter_map(|element| {
+                self.index(element.topic()).map(|topic| Partition { topic, partition: element.partition() })
+            })
+            .collect()
+    }
+}
+
+/// What the group decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// These partitions are the lane's, once it assigns them to itself.
+    Assigned(Vec<Partition>),
+    /// The group waits for these to be handed back.
+    RevokeAsked(Vec<Partition>),
+    /// These have another owner already; they are unassigned.
+    Lost(Vec<Partition>),
+}
+
+/// What the group still waits for when a member leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unanswered {
+    /// Nothing.
+    Nothing,
+    /// An assignment that was not taken yet.
+    Assignment(Vec<Partition>),
+    /// A revocation that was not handed back yet.
+    Revocation(Vec<Partition>),
+}
+
+/// Result of one poll.
+pub enum Polled<'a> {
+    /// A record; its payload lives in librdkafka's memory.
+    Record(BorrowedMessage<'a>),
+    /// An offset that was to be read is no longer in its topic.
+    OffsetGone(String),
+    /// Something that librdkafka deals with itself (a broker is away, a topic does not exist yet).
+    Trouble(KafkaError),
+    /// Nothing within the time.
+    Nothing,
+}
+
+struct Context {
+    topics: Topics,
+    moves: SyncSender<Moved>,
+    /// Set when the member leaves: from then on nobody else answers rebalances.
+    leaving: AtomicBool,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "kafka consumer");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.leaving.load(Ordering::Acquire) {
+            let answered = match err {
+                RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => consumer.incremental_assign(list),
+                _ => consumer.incremental_unassign(list),
+            };
+            if let Err(error) = answered {
+                tracing::debug!(%error, "while leaving the group");
+            }
+            return;
+        }
+        let partitions = self.topics.partitions(list);
+        let moved = match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => Moved::Assigned(partitions),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS if !consumer.assignment_lost() => {
+                Moved::RevokeAsked(partitions)
+            }
+            _ => Moved::Lost(partitions),
+        };
+        if self.moves.try_send(moved).is_err() {
+            tracing::error!("more rebalances than the lane can take in; it will be fenced and start over");
+        }
+    }
+}
+
+/// One member of the consumer group, owned by its lane.
+pub struct Group {
+    consumer: Arc<BaseConsumer<Context>>,
+    topics: Topics,
+    moves: Receiver<Moved>,
+}
+
+impl Group {
+    /// Joins the group and subscribes to all topics.
+    pub fn join(connection: &Connection, topics: &Topics) -> Result<Group, Error> {
+        let (sender, moves) = sync_channel(REPORTS_MAX);
+        let context = Context { topics: topics.clone(), moves: sender, leaving: AtomicBool::new(false) };
+        let consumer: BaseConsumer<Context> =
+            settings::consumer(connection).create_with_context(context).map_err(Error::Configuration)?;
+        let names: Vec<&str> = topics.0.iter().map(String::as_str).collect();
+        consumer.subscribe(&names).map_err(Error::Consumer)?;
+        Ok(Group { consumer: Arc::new(consumer), topics: topics.clone(), moves })
+    }
+
+    /// Waits at most `timeout` for a record. Must be called often: it also serves the group.
+    pub fn poll(&self, timeout: Duration) -> Result<Polled<'_>, Error> {
+        match self.consumer.poll(timeout) {
+            None => Ok(Polled::Nothing),
+            Some(Ok(message)) => Ok(Polled::Record(message)),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::Consumer(error)),
+            Some(Err(error)) => Ok(match error.rdkafka_error_code() {
+                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
+                    Polled::OffsetGone(error.to_string())
+                }
+                _ => Polled::Trouble(error),
+            }),
+        }
+    }
+
+    /// The next report of the group, if there is one.
+    pub fn moved(&self) -> Option<Moved> {
+        self.moves.try_recv().ok()
+    }
+
+    /// Takes partitions at these offsets, paused or not as asked. Answers an assignment, however late.
+    pub fn assign(&self, partitions: &[(Partition, Option<i64>)]) -> Result<(), Error> {
+        self.consumer.incremental_assign(&self.topics.list(partitions)).map_err(Error::Consumer)
+    }
+
+    /// Gives partitions back to the group, or accepts that they are lost.
+    pub fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
+        self.consumer.incremental_unassign(&self.plain(partitions)).map_err(Error::Consumer)
+    }
+
+    /// Stops fetching; what librdkafka has prefetched is thrown away and fetched again later.
+    pub fn pause(&self, partitions: &[Partition]) -> Result<(), Error> {
+        self.consumer.pause(&self.plain(partitions)).map_err(Error::Consumer)
+    }
+
+    /// Fetches again from where the position is.
+    pub fn resume(&self, partitions: &[Partition]) -> Result<(), Error> {
+        self.consumer.resume(&self.plain(partitions)).map_err(Error::Consumer)
+    }
+
+    /// Moves the position. Records that were fetched before are never handed out after it.
+    pub fn seek(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.consumer
+            .seek(self.topics.name(partition), partition.partition, Offset::Offset(offset), Duration::from_secs(5))
+            .map_err(Error::Consumer)
+    }
+
+    /// Leaves the group. `unanswered` are partitions that were given or asked back and not yet answered for: the group
+    /// waits for an answer before it lets a member go.
+    pub fn leave(self, unanswered: &Unanswered) {
+        self.consumer.context().leaving.store(true, Ordering::Release);
+        let answered = match unanswered {
+            Unanswered::Nothing => Ok(()),
+            Unanswered::Assignment(partitions) => self.consumer.incremental_assign(&self.plain(partitions)),
+            Unanswered::Revocation(partitions) => self.consumer.incremental_unassign(&self.plain(partitions)),
+        };
+        if let Err(error) = answered {
+            tracing::debug!(%error, "while leaving the group");
+        }
+    }
+
+    /// The newest offset that the last fetch answer told, plus one; `None` before the first.
+    pub fn high_watermark(&self, partition: Partition) -> Option<i64> {
+        self.watermarks_told(partition).map(|(_, high)| high).filter(|high| *high >= 0)
+    }
+
+    /// The oldest offset that the last fetch answer told; `None` before the first.
+    pub fn low_watermark(&self, partition: Partition) -> Option<i64> {
+        self.watermarks_told(partition).map(|(low, _)| low).filter(|low| *low >= 0)
+    }
+
+    fn watermarks_told(&self, partition: Partition) -> Option<(i64, i64)> {
+        let topic = std::ffi::CString::new(self.topics.name(partition)).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the consumer and the topic's name live for the call; both numbers are plain locals.
+        let error = unsafe {
+            rdkafka::bindings::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition.partition,
+                &mut low,
+                &mut high,
+            )
+        };
+        (error == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).then_some((low, high))
+    }
+
+    /// For `send_offsets_to_transaction`. `None` while the lane is no member: then nothing may be committed.
+    pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
+        // A generation below zero with an empty member id would pass the broker unfenced (DESIGN 5.3).
+        // SAFETY: the consumer is alive for the whole block and the metadata object is destroyed exactly once.
+        let generation = unsafe {
+            let metadata = rdkafka::bindings::rd_kafka_consumer_group_metadata(self.consumer.client().native_ptr());
+            if metadata.is_null() {
+                return None;
+            }
+            let generation = rdkafka::bindings::rd_kafka_consumer_group_metadata_generation_id(metadata);
+            rdkafka::bindings::rd_kafka_consumer_group_metadata_destroy(metadata);
+            generation
+        };
+        if generation < 0 { None } else { self.consumer.group_metadata() }
+    }
+
+    /// A handle for reading committed offsets from another thread.
+    pub fn reader(&self) -> crate::offsets::Reader {
+        crate::offsets::Reader::new(self.topics.clone(), Arc::clone(&self.consumer) as Arc<dyn crate::offsets::Native>)
+    }
+
+    fn plain(&self, partitions: &[Partition]) -> TopicPartitionList {
+        self.topics.list(&partitions.iter().map(|partition| (*partition, None)).collect::<Vec<_>>())
+    }
+}
+
+impl crate::offsets::Native for BaseConsumer<Context> {
+    fn native(&self) -> *mut rdkafka::types::RDKafka {
+        self.client().native_ptr()
+    }
+    fn watermarks(&self, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64), KafkaError> {
+        self.fetch_watermarks(topic, partition, timeout)
+    }
+    fn for_time(&self, list: TopicPartitionList, timeout: Duration) -> Result<TopicPartitionList, KafkaError> {
+        self.offsets_for_times(list, timeout)
+    }
+}

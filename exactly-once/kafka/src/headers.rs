@@ -1,0 +1,52 @@
+//! Headers of a record, read through librdkafka itself: rdkafka's own iterator panics on a header name that is not
+//! UTF-8, and a producer anywhere may send one.
+
+use std::ffi::CStr;
+
+use rdkafka::message::BorrowedMessage;
+use rdkafka::types::RDKafkaRespErr;
+
+/// All headers in order. A name that is not UTF-8 gets replacement characters; values are kept byte for byte.
+pub fn all(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+    let mut headers = Vec::new();
+    visit(message, |name, value| {
+        headers.push((name.to_string_lossy().into_owned(), value.map(<[u8]>::to_vec)));
+        true
+    });
+    headers
+}
+
+/// The value of the last header of this name, if the record has one with a value.
+pub fn last(message: &BorrowedMessage<'_>, wanted: &str) -> Option<Vec<u8>> {
+    let mut found = None;
+    visit(message, |name, value| {
+        if name.to_bytes() == wanted.as_bytes() {
+            found = value.map(<[u8]>::to_vec);
+        }
+        true
+    });
+    found
+}
+
+fn visit(message: &BorrowedMessage<'_>, mut each: impl FnMut(&CStr, Option<&[u8]>) -> bool) {
+    let mut headers = std::ptr::null_mut();
+    // SAFETY: the message lives for the whole call; librdkafka keeps ownership of the headers, their names (which end
+    // in a zero byte) and their values (`size` bytes, or null).
+    unsafe {
+        let found = rdkafka::bindings::rd_kafka_message_headers(message.ptr(), &mut headers);
+        if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
+            return;
+        }
+        for index in 0.. {
+            let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
+            let got = rdkafka::bindings::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
+            if got != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
+            if !each(CStr::from_ptr(name), value) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! Runs transactions on a thread of their own, because librdkafka's transactional calls can hang for longer than they
+//! were told to (librdkafka#5456). The lane's watchdog gives such a thread up and starts a new one, whose
+//! `init_transactions` fences the old.
+//!
+//! If the process dies: before `begin`, nothing happened; between `begin` and the commit, the coordinator aborts after
+//! `transaction.timeout.ms` and readers of the offsets wait until then; after the commit was sent, the offsets say
+//! whether it took place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use exactly_once_protocol::{Partition, Promise, TxnEnd};
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{ClientContext, TopicPartitionList};
+
+use crate::errors::{Verdict, verdict};
+use crate::group::Topics;
+use crate::settings::{self, Connection};
+use crate::Error;
+
+/// A record to be written in a transaction: an alert or a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Target topic; it must exist.
+    pub topic: String,
+    /// Key; `None` spreads over partitions.
+    pub key: Option<Vec<u8>>,
+    /// Value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+    /// Headers in order; a name may appear twice.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+/// One transaction to run.
+pub struct Work {
+    /// Given back in the answer.
+    pub epoch: u64,
+    /// Fences zombies: the member's generation when the transaction began.
+    pub group: ConsumerGroupMetadata,
+    /// Offsets to commit, each with the promise of what comes next or none.
+    pub offsets: Vec<(Partition, i64, Option<Promise>)>,
+    /// Alerts and dead letters of the batch whose end is committed.
+    pub messages: Vec<Message>,
+}
+
+/// What the thread reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The producer asked for with this epoch is there; its predecessors are fenced.
+    Ready(u64),
+    /// A transaction ended.
+    Ended(u64, TxnEnd),
+}
+
+struct Context {
+    /// A connection broke while a transaction was open: librdkafka may have sent a request twice (DESIGN 5.16).
+    broken: Arc<AtomicBool>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
+    }
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.broken.store(true, Ordering::Release);
+        tracing::warn!(target: "librdkafka", %error, reason, "kafka producer");
+    }
+}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            // The commit fails because of it; this line says which message it was about.
+            tracing::warn!(%error, "a record of a transaction was not written");
+        }
+    }
+}
+
+/// One incarnation of a lane's transactional producer. Dropping it gives the thread up.
+pub struct Transactor {
+    work: SyncSender<Work>,
+}
+
+/// What every incarnation is made from.
+#[derive(Clone)]
+pub struct Recipe {
+    /// How to reach Kafka.
+    pub connection: Connection,
+    /// Stable for the lane's slot.
+    pub transactional_id: String,
+    /// Names of the source topics.
+    pub topics: Topics,
+    /// Where answers go.
+    pub answers: SyncSender<Answer>,
+}
+
+impl Transactor {
+    /// Starts a thread that makes a producer, fences its predecessors and answers [`Answer::Ready`].
+    pub fn start(recipe: Recipe, epoch: u64) -> Result<Transactor, Error> {
+        let (sender, work) = sync_channel(1);
+        std::thread::Builder::new()
+            .name(format!("{}-txn", recipe.transactional_id))
+            .spawn(move || serve(&recipe, epoch, &work))
+            .map_err(Error::Thread)?;
+        Ok(Transactor { work: sender })
+    }
+
+    /// Hands a transaction to the thread. False if the thread has ended: then the outcome is as if it had never begun.
+    pub fn run(&self, work: Work) -> bool {
+        self.work.try_send(work).is_ok()
+    }
+}
+
+fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>) {
+    let mut producer = match fenced(recipe, work) {
+        Some(producer) => producer,
+        None => return,
+    };
+    if recipe.answers.send(Answer::Ready(epoch)).is_err() {
+        return;
+    }
+    while let Ok(next) = work.recv() {
+        let epoch = next.epoch;
+        producer.broken.store(false, Ordering::Release);
+        let end = run(recipe, &producer.producer, &next);
+        if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
+            return;
+        }
+        producer.producer.poll(Duration::ZERO);
+        if producer.broken.load(Ordering::Acquire) {
+            // The outcome is certain, but a stray copy of a request may still be under way: a new epoch refuses it.
+            producer = match fenced(recipe, work) {
+                Some(producer) => producer,
+                None => return,
+            };
+        }
+    }
+}
+
+struct Fenced {
+    producer: BaseProducer<Context>,
+    broken: Arc<AtomicBool>,
+}
+
+/// A new producer whose `init_transactions` succeeded; waits as long as Kafka is away, ends when the lane gives up.
+fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
+    loop {
+        let broken = Arc::new(AtomicBool::new(false));
+        let made: Result<BaseProducer<Context>, KafkaError> =
+            settings::producer(&recipe.connection, &recipe.transactional_id)
+                .create_with_context(Context { broken: Arc::clone(&broken) });
+        let outcome = made.and_then(|producer| {
+            producer.init_transactions(recipe.connection.transaction_timeout).map(|()| producer)
+        });
+        match outcome {
+            Ok(producer) => return Some(Fenced { producer, broken }),
+            Err(error) => {
+                tracing::warn!(id = recipe.transactional_id, %error, "cannot begin transactions yet, trying again");
+                match work.recv_timeout(Duration::from_millis(500)) {
+                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return None,
+                    // The lane asks for nothing before `Ready`; if it did, it would never be answered otherwise.
+                    Ok(early) => {
+                        if recipe.answers.send(Answer::Ended(early.epoch, TxnEnd::Doubt)).is_err() {
+                            return None;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd {
+    match attempt(recipe, producer, work) {
+        Ok(()) => TxnEnd::Committed,
+        Err(error) => {
+            let judged = verdict(&error);
+            tracing::warn!(id = recipe.transactional_id, %error, ?judged, "a transaction did not commit");
+            if judged == Verdict::Discard {
+                return TxnEnd::Doubt;
+            }
+            match producer.abort_transaction(recipe.connection.transaction_timeout) {
+                Ok(()) => TxnEnd::Aborted,
+                Err(error) => {
+                    tracing::warn!(id = recipe.transactional_id, %error, "the abort was not confirmed");
+                    TxnEnd::Doubt
+                }
+            }
+        }
+    }
+}
+
+fn attempt(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> Result<(), KafkaError> {
+    let timeout = recipe.connection.transaction_timeout;
+    let deadline = Instant::now() + timeout;
+    producer.begin_transaction()?;
+    for message in &work.messages {
+        produce(producer, message, deadline)?;
+    }
+    producer.send_offsets_to_transaction(&offsets(&recipe.topics, work)?, &work.group, timeout)?;
+    // rdkafka's flush polls for 100 ms at a time: waiting here keeps a commit with messages as quick as one without.
+    while producer.in_flight_count() > 0 {
+        if Instant::now() > deadline {
+            return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+        }
+        producer.poll(Duration::from_millis(1));
+    }
+    producer.commit_transaction(timeout)
+}
+
+fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instant) -> Result<(), KafkaError> {
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+    for (key, value) in &message.headers {
+        headers = headers.insert(Header { key, value: value.as_deref() });
+    }
+    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic).headers(headers);
+    record.key = message.key.as_deref();
+    record.payload = message.value.as_deref();
+    loop {
+        match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
+                record = back;
+                producer.poll(Duration::from_millis(1));
+            }
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
+
+fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaError> {
+    let plain: Vec<_> = work.offsets.iter().map(|(partition, offset, _)| (*partition, Some(*offset))).collect();
+    let list = topics.list(&plain);
+    for (partition, _, promise) in &work.offsets {
+        if let Some(promise) = promise {
+            match list.find_partition(topics.name(*partition), partition.partition) {
+                Some(mut element) => element.set_metadata(promise.encode()),
+                None => return Err(KafkaError::SetPartitionOffset(RDKafkaErrorCode::UnknownPartition)),
+            }
+        }
+    }
+    Ok(list)
+}

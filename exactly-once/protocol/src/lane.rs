@@ -1,0 +1,620 @@
+//! The state machine of one lane. Every decision about promises, commits, doubt and hand-back is made here, and only
+//! here; the hands do what the actions say and report what happened.
+//!
+//! **Invariant:** a batch is delivered only after the transaction that promises all of its ranges was confirmed.
+//! **Invariant:** an offset is committed past a range only after every sink acknowledged the range cleanly or was read
+//! back. **Invariant:** after any doubt nothing in memory is trusted: offsets and promises are read again, and only
+//! after a new producer has fenced the old one if the doubt was about a transaction.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::promise::Promise;
+use crate::words::{
+    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, RangeOutput, StopCode, Transaction, TxnEnd,
+};
+
+/// What the machine has to know of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// From a promise to its deadline, milliseconds.
+    pub deadline_span_ms: i64,
+    /// How long a hand-back or a drain may wait for in-flight work, milliseconds; past it the batch is abandoned.
+    pub hand_back_wait_ms: u64,
+    /// A transaction that takes longer hangs: the producer is discarded, milliseconds.
+    pub transaction_watchdog_ms: u64,
+    /// Revision of the pipeline file.
+    pub pipeline: u64,
+    /// Distinguishes the tokens of this incarnation of the lane from those of every other one.
+    pub token_seed: u64,
+}
+
+/// Numbers for metrics and health.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Partitions that the lane owns, stopped ones included.
+    pub owned: usize,
+    /// Partitions that wait for a promise to be settled.
+    pub doubtful: usize,
+    /// Partitions that need an operator.
+    pub stopped: Vec<(Partition, StopCode)>,
+    /// True while a batch is promised and not yet committed.
+    pub busy: bool,
+    /// Prepared batches that wait for their promise.
+    pub waiting: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    /// The offset is being read by the read of this number; `None`: as soon as there is a producer.
+    Reading(Option<u64>),
+    /// Nothing is in doubt; new ranges start at `next`.
+    Flowing { next: i64 },
+    /// A promise was found; it has to be settled before anything new.
+    Doubtful(Promise),
+    /// An operator has to act.
+    Stopped(StopCode),
+}
+
+#[derive(Debug)]
+struct Owned {
+    phase: Phase,
+    /// False while the driver may hold collected records that are in no prepared batch.
+    quiet: bool,
+}
+
+#[derive(Debug)]
+struct Batch {
+    id: BatchId,
+    kind: Kind,
+    ranges: Vec<RangeOutput>,
+    rules: (u64, u64),
+    /// For each range the attempt number that a promise of it carries.
+    attempts: Vec<u16>,
+    token: u64,
+    deadline_ms: Option<i64>,
+    delivered: bool,
+}
+
+impl Batch {
+    fn needs_promise(&self) -> bool {
+        !matches!(self.kind, Kind::Recovery { missing: false })
+    }
+
+    fn holds(&self, partition: Partition) -> bool {
+        self.ranges.iter().any(|output| output.range.partition == partition)
+    }
+}
+
+#[derive(Debug)]
+struct OpenTransaction {
+    epoch: u64,
+    since_ms: u64,
+    commits: bool,
+    /// Taken out of `prepared` while its promise is under way.
+    promised: Option<Batch>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Producer {
+    Ready,
+    /// Asked for with this epoch; until it is there nothing is read, promised or committed.
+    Renewing(u64),
+}
+
+#[derive(Debug)]
+struct Revoking {
+    partitions: Vec<Partition>,
+    since_ms: u64,
+}
+
+/// The state machine of one lane: [`Lane::step`] takes an event and answers with actions, in the order to carry out.
+#[derive(Debug)]
+pub struct Lane {
+    settings: Settings,
+    owned: BTreeMap<Partition, Owned>,
+    prepared: VecDeque<Batch>,
+    current: Option<Batch>,
+    transaction: Option<OpenTransaction>,
+    producer: Producer,
+    revoking: Option<Revoking>,
+    draining_since_ms: Option<u64>,
+    left: bool,
+    counter: u64,
+}
+
+impl Lane {
+    /// A lane that owns nothing yet, and the first action: a producer.
+    pub fn new(settings: Settings) -> (Lane, Vec<Action>) {
+        let lane = Lane {
+            settings,
+            owned: BTreeMap::new(),
+            prepared: VecDeque::new(),
+            current: None,
+            transaction: None,
+            producer: Producer::Renewing(1),
+            revoking: None,
+            draining_since_ms: None,
+            left: false,
+            counter: 1,
+        };
+        let epoch = 1;
+        (lane, vec![Action::NewProducer { epoch }])
+    }
+
+    /// Takes what happened and says what to do.
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Assigned(partitions) => self.assigned(partitions, &mut actions),
+            Event::RevokeAsked(partitions) => self.revoke_asked(now, partitions, &mut actions),
+            Event::Lost(partitions) => self.lost(&partitions, &mut actions),
+            Event::OffsetsRead { epoch, offsets } => self.offsets_read(epoch, offsets, &mut actions),
+            Event::Prepared { batch, kind, ranges, rules } => self.prepared(batch, kind, ranges, rules, &mut actions),
+            Event::Unsettled(partition, code) => self.unsettled(partition, code, &mut actions),
+            Event::Quiet(partitions) => self.quiet(&partitions),
+            Event::TxnEnded { epoch, end } => self.transaction_ended(epoch, end, &mut actions),
+            Event::Delivered { batch, outcome } => self.delivered(batch, outcome, &mut actions),
+            Event::ProducerReady { epoch } => self.producer_ready(epoch, &mut actions),
+            Event::Drain => self.drain(now, &mut actions),
+            Event::Tick => self.tick(now, &mut actions),
+        }
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// Where the lane stands, for metrics and health.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            owned: self.owned.len(),
+            doubtful: self.owned.values().filter(|owned| matches!(owned.phase, Phase::Doubtful(_))).count(),
+            stopped: self.owned.iter().filter_map(|(p, o)| stop_of(o).map(|code| (*p, code))).collect(),
+            busy: self.current.is_some() || self.transaction.is_some(),
+            waiting: self.prepared.len(),
+        }
+    }
+
+    fn count(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    // --- the group ---------------------------------------------------------------------------------------------------
+
+    fn assigned(&mut self, partitions: Vec<Partition>, actions: &mut Vec<Action>) {
+        for partition in &partitions {
+            self.owned.insert(*partition, Owned { phase: Phase::Reading(None), quiet: true });
+        }
+        self.read(actions);
+    }
+
+    /// Offsets are read only when no transaction of an earlier producer can still change them.
+    fn read(&mut self, actions: &mut Vec<Action>) {
+        if self.producer != Producer::Ready || self.draining_since_ms.is_some() {
+            return;
+        }
+        let epoch = self.count();
+        let mut partitions = Vec::new();
+        for (partition, owned) in &mut self.owned {
+            if owned.phase == Phase::Reading(None) && !is_revoking(&self.revoking, *partition) {
+                owned.phase = Phase::Reading(Some(epoch));
+                partitions.push(*partition);
+            }
+        }
+        if !partitions.is_empty() {
+            actions.push(Action::ReadOffsets { epoch, partitions });
+        }
+    }
+
+    fn offsets_read(&mut self, epoch: u64, offsets: Offsets, actions: &mut Vec<Action>) {
+        for (partition, stored) in offsets {
+            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            let leaving = self.draining_since_ms.is_some() || is_revoking(&self.revoking, partition);
+            if owned.phase != Phase::Reading(Some(epoch)) || leaving {
+                continue;
+            }
+            owned.phase = match stored.promise {
+                Ok(None) => Phase::Flowing { next: stored.offset },
+                Ok(Some(promise)) if promise.start == stored.offset => Phase::Doubtful(promise),
+                Ok(Some(_)) | Err(_) => Phase::Stopped(StopCode::PromiseUnreadable),
+            };
+            actions.push(match &owned.phase {
+                Phase::Doubtful(promise) => Action::Settle { partition, promise: promise.clone() },
+                Phase::Stopped(code) => Action::Stop(partition, *code),
+                _ => Action::Collect { partition, from: stored.offset },
+            });
+            owned.quiet = !matches!(owned.phase, Phase::Flowing { .. });
+        }
+    }
+
+    fn revoke_asked(&mut self, now: Now, partitions: Vec<Partition>, actions: &mut Vec<Action>) {
+        let mut all = partitions;
+        if let Some(earlier) = self.revoking.take() {
+            all.extend(earlier.partitions);
+        }
+        all.sort_unstable();
+        all.dedup();
+        let idle: Vec<Partition> = all.iter().copied().filter(|p| !self.flows(*p)).collect();
+        if !idle.is_empty() {
+            actions.push(Action::Forget(idle));
+        }
+        actions.push(Action::StopCollecting(all.clone()));
+        self.revoking = Some(Revoking { partitions: all, since_ms: now.monotonic_ms });
+    }
+
+    fn flows(&self, partition: Partition) -> bool {
+        matches!(self.owned.get(&partition), Some(Owned { phase: Phase::Flowing { .. }, .. }))
+    }
+
+    fn quiet(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(owned) = self.owned.get_mut(partition) {
+                owned.quiet = true;
+            }
+        }
+    }
+
+    /// Others own these partitions already. Whatever is in flight for them cannot be committed by us; the broker
+    /// refuses it. Everything is read again, because batches mix partitions.
+    fn lost(&mut self, partitions: &[Partition], actions: &mut Vec<Action>) {
+        for partition in partitions {
+            self.owned.remove(partition);
+        }
+        if let Some(revoking) = &mut self.revoking {
+            revoking.partitions.retain(|p| !partitions.contains(p));
+            if revoking.partitions.is_empty() {
+                self.revoking = None;
+            }
+        }
+        actions.push(Action::Forget(partitions.to_vec()));
+        self.abandon(false, actions);
+    }
+
+    // --- batches -----------------------------------------------------------------------------------------------------
+
+    fn prepared(
+        &mut self,
+        id: BatchId,
+        kind: Kind,
+        ranges: Vec<RangeOutput>,
+        rules: (u64, u64),
+        actions: &mut Vec<Action>,
+    ) {
+        let checked = match kind {
+            Kind::New => self.admit_new(&ranges),
+            Kind::Recovery { .. } => self.admit_recovery(&ranges, rules),
+        };
+        let token = xxhash_rust::xxh3::xxh3_64_with_seed(&id.to_le_bytes(), self.settings.token_seed);
+        match checked {
+            Ok(attempts) => {
+                let batch =
+                    Batch { id, kind, ranges, rules, attempts, token, deadline_ms: None, delivered: false };
+                // Settling goes first: partitions in doubt have waited the longest.
+                match kind {
+                    Kind::New => self.prepared.push_back(batch),
+                    Kind::Recovery { .. } => self.prepared.push_front(batch),
+                }
+            }
+            Err(Refused::Stale) => {
+                actions.push(Action::Drop(id));
+                self.abandon(false, actions);
+            }
+            Err(Refused::Differs(stopped)) => {
+                actions.push(Action::Drop(id));
+                for partition in stopped {
+                    self.stop(partition, StopCode::DigestDiffers, actions);
+                }
+                for output in &ranges {
+                    let partition = output.range.partition;
+                    if let Some(Owned { phase: Phase::Doubtful(promise), .. }) = self.owned.get(&partition) {
+                        actions.push(Action::Settle { partition, promise: promise.clone() });
+                    }
+                }
+            }
+        }
+    }
+
+    /// New ranges tile the log: each starts where the last one of its partition ended.
+    fn admit_new(&mut self, ranges: &[RangeOutput]) -> Result<Vec<u16>, Refused> {
+        let tiles = ranges.iter().all(|output| {
+            output.range.end > output.range.start
+                && matches!(self.owned.get(&output.range.partition),
+                    Some(Owned { phase: Phase::Flowing { next }, .. }) if *next == output.range.start)
+        });
+        if ranges.is_empty() || !tiles {
+            return Err(Refused::Stale);
+        }
+        for output in ranges {
+            if let Some(owned) = self.owned.get_mut(&output.range.partition) {
+                owned.phase = Phase::Flowing { next: output.range.end };
+            }
+        }
+        Ok(vec![0; ranges.len()])
+    }
+
+    fn admit_recovery(&mut self, ranges: &[RangeOutput], rules: (u64, u64)) -> Result<Vec<u16>, Refused> {
+        let mut attempts = Vec::new();
+        let mut differing = Vec::new();
+        for output in ranges {
+            let Some(Owned { phase: Phase::Doubtful(promise), .. }) = self.owned.get(&output.range.partition) else {
+                return Err(Refused::Stale);
+            };
+            let same_range = promise.start == output.range.start && promise.end == output.range.end;
+            let same = same_range
+                && promise.digest == output.digest
+                && promise.outputs == output.outputs
+                && promise.rules == rules
+                && promise.unknown_schemas == output.unknown_schemas;
+            if !same {
+                differing.push(output.range.partition);
+            }
+            attempts.push(promise.attempt.saturating_add(1));
+        }
+        if !differing.is_empty() {
+            return Err(Refused::Differs(differing));
+        }
+        Ok(attempts)
+    }
+
+    fn unsettled(&mut self, partition: Partition, code: StopCode, actions: &mut Vec<Action>) {
+        if matches!(self.owned.get(&partition), Some(Owned { phase: Phase::Doubtful(_) | Phase::Flowing { .. }, .. })) {
+            let mixed = self.flows(partition) || self.in_flight(partition);
+            self.stop(partition, code, actions);
+            if mixed {
+                self.abandon(false, actions);
+            }
+        }
+    }
+
+    fn stop(&mut self, partition: Partition, code: StopCode, actions: &mut Vec<Action>) {
+        if let Some(owned) = self.owned.get_mut(&partition) {
+            owned.phase = Phase::Stopped(code);
+            owned.quiet = true;
+            actions.push(Action::Forget(vec![partition]));
+            actions.push(Action::Stop(partition, code));
+        }
+    }
+
+    fn delivered(&mut self, id: BatchId, outcome: Delivered, actions: &mut Vec<Action>) {
+        let Some(batch) = self.current.as_mut().filter(|batch| batch.id == id) else { return };
+        match outcome {
+            Delivered::Clean => batch.delivered = true,
+            Delivered::Doubt => self.abandon(false, actions),
+            Delivered::Impossible(partitions) => {
+                for (partition, code) in partitions {
+                    self.stop(partition, code, actions);
+                }
+                self.abandon(false, actions);
+            }
+        }
+    }
+
+    // --- transactions ------------------------------------------------------------------------------------------------
+
+    fn transaction_ended(&mut self, epoch: u64, end: TxnEnd, actions: &mut Vec<Action>) {
+        if self.transaction.as_ref().is_none_or(|open| open.epoch != epoch) {
+            return;
+        }
+        let Some(open) = self.transaction.take() else { return };
+        match end {
+            TxnEnd::Committed => {
+                if open.commits
+                    && let Some(done) = self.current.take()
+                {
+                    self.settle_recovered(&done, actions);
+                    actions.push(Action::Done(done.id));
+                }
+                if let Some(batch) = open.promised {
+                    self.deliver(batch, actions);
+                }
+            }
+            TxnEnd::Aborted => {
+                self.put_back(open.promised);
+                self.abandon(false, actions);
+            }
+            TxnEnd::Doubt => {
+                self.put_back(open.promised);
+                self.abandon(true, actions);
+            }
+        }
+    }
+
+    fn put_back(&mut self, promised: Option<Batch>) {
+        if let Some(batch) = promised {
+            self.prepared.push_front(batch);
+        }
+    }
+
+    /// A recovered range is committed: its partition flows again.
+    fn settle_recovered(&mut self, batch: &Batch, actions: &mut Vec<Action>) {
+        if batch.kind == Kind::New {
+            return;
+        }
+        for output in &batch.ranges {
+            let partition = output.range.partition;
+            let from = output.range.end;
+            if let Some(owned) = self.owned.get_mut(&partition)
+                && matches!(owned.phase, Phase::Doubtful(_))
+            {
+                owned.phase = Phase::Flowing { next: from };
+                if self.draining_since_ms.is_none() && !is_revoking(&self.revoking, partition) {
+                    owned.quiet = false;
+                    actions.push(Action::Collect { partition, from });
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, batch: Batch, actions: &mut Vec<Action>) {
+        actions.push(Action::Deliver { batch: batch.id, deadline_ms: batch.deadline_ms, token: batch.token });
+        self.current = Some(batch);
+    }
+
+    fn producer_ready(&mut self, epoch: u64, actions: &mut Vec<Action>) {
+        if self.producer == Producer::Renewing(epoch) {
+            self.producer = Producer::Ready;
+            self.read(actions);
+        }
+    }
+
+    /// The one place where the lane moves on.
+    fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.producer == Producer::Ready && self.transaction.is_none() {
+            match &self.current {
+                Some(batch) if batch.delivered => self.begin(now, true, actions),
+                Some(_) => {}
+                None => match self.prepared.front() {
+                    Some(batch) if batch.needs_promise() => self.begin(now, false, actions),
+                    Some(_) => {
+                        if let Some(batch) = self.prepared.pop_front() {
+                            self.deliver(batch, actions);
+                        }
+                    }
+                    None => {}
+                },
+            }
+        }
+        self.hand_back(actions);
+        self.leave(actions);
+    }
+
+    /// One transaction: the end offsets of what is delivered, and the promise of what comes next.
+    fn begin(&mut self, now: Now, commits: bool, actions: &mut Vec<Action>) {
+        let mut offsets: BTreeMap<Partition, (i64, Option<Promise>)> = BTreeMap::new();
+        let committed = self.current.as_ref().filter(|_| commits);
+        for output in committed.iter().flat_map(|batch| &batch.ranges) {
+            offsets.insert(output.range.partition, (output.range.end, None));
+        }
+        let committed = committed.map(|batch| batch.id);
+        let mut promised = None;
+        if self.prepared.front().is_some_and(Batch::needs_promise)
+            && let Some(mut batch) = self.prepared.pop_front()
+        {
+            let deadline_ms = now.sink_ms + self.settings.deadline_span_ms;
+            batch.deadline_ms = Some(deadline_ms);
+            for (output, attempt) in batch.ranges.iter().zip(&batch.attempts) {
+                let promise = Promise {
+                    start: output.range.start,
+                    end: output.range.end,
+                    outputs: output.outputs,
+                    digest: output.digest,
+                    rules: batch.rules,
+                    pipeline: self.settings.pipeline,
+                    token: batch.token,
+                    attempt: *attempt,
+                    deadline_ms,
+                    unknown_schemas: output.unknown_schemas.clone(),
+                };
+                offsets.insert(output.range.partition, (output.range.start, Some(promise)));
+            }
+            promised = Some(batch);
+        }
+        let epoch = self.count();
+        let transaction = Transaction {
+            commits: committed,
+            promises: promised.as_ref().map(|batch| batch.id),
+            offsets: offsets.into_iter().map(|(partition, (offset, promise))| (partition, offset, promise)).collect(),
+        };
+        self.transaction =
+            Some(OpenTransaction { epoch, since_ms: now.monotonic_ms, commits: committed.is_some(), promised });
+        actions.push(Action::Transact { epoch, transaction });
+    }
+
+    // --- doubt, hand-back, drain -------------------------------------------------------------------------------------
+
+    /// Drops everything in memory and reads the only truth again: committed offsets and their promises.
+    fn abandon(&mut self, discard: bool, actions: &mut Vec<Action>) {
+        let open = self.transaction.take();
+        let discard = discard || open.is_some();
+        let in_memory = self.current.take().into_iter().chain(open.and_then(|open| open.promised));
+        for batch in in_memory.chain(std::mem::take(&mut self.prepared)) {
+            actions.push(Action::Drop(batch.id));
+        }
+        let mut forget = Vec::new();
+        for (partition, owned) in &mut self.owned {
+            if !matches!(owned.phase, Phase::Stopped(_)) {
+                owned.phase = Phase::Reading(None);
+                owned.quiet = true;
+                forget.push(*partition);
+            }
+        }
+        actions.push(Action::Forget(forget));
+        if discard && self.producer == Producer::Ready {
+            let epoch = self.count();
+            self.producer = Producer::Renewing(epoch);
+            actions.push(Action::NewProducer { epoch });
+        }
+        self.read(actions);
+    }
+
+    fn in_flight(&self, partition: Partition) -> bool {
+        self.current.iter().chain(&self.prepared).any(|batch| batch.holds(partition))
+            || self.transaction.iter().filter_map(|open| open.promised.as_ref()).any(|batch| batch.holds(partition))
+    }
+
+    fn hand_back(&mut self, actions: &mut Vec<Action>) {
+        let Some(revoking) = &self.revoking else { return };
+        let free = revoking.partitions.iter().all(|partition| {
+            !self.in_flight(*partition) && self.owned.get(partition).is_none_or(|owned| owned.quiet)
+        });
+        if free && let Some(revoking) = self.revoking.take() {
+            for partition in &revoking.partitions {
+                self.owned.remove(partition);
+            }
+            actions.push(Action::Forget(revoking.partitions.clone()));
+            actions.push(Action::HandBack(revoking.partitions));
+        }
+    }
+
+    fn drain(&mut self, now: Now, actions: &mut Vec<Action>) {
+        if self.draining_since_ms.is_none() {
+            self.draining_since_ms = Some(now.monotonic_ms);
+            actions.push(Action::StopCollecting(self.owned.keys().copied().collect()));
+        }
+    }
+
+    fn leave(&mut self, actions: &mut Vec<Action>) {
+        let quiet = self.owned.values().all(|owned| owned.quiet);
+        let idle = self.current.is_none() && self.transaction.is_none() && self.prepared.is_empty();
+        if self.draining_since_ms.is_some() && idle && quiet && !self.left {
+            self.left = true;
+            actions.push(Action::Leave);
+        }
+    }
+
+    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let hangs = |open: &OpenTransaction| {
+            now.monotonic_ms.saturating_sub(open.since_ms) > self.settings.transaction_watchdog_ms
+        };
+        if self.transaction.as_ref().is_some_and(hangs) {
+            self.abandon(true, actions);
+        }
+        let waited = |since: u64| now.monotonic_ms.saturating_sub(since) > self.settings.hand_back_wait_ms;
+        let too_long = self.revoking.as_ref().is_some_and(|revoking| waited(revoking.since_ms))
+            || self.draining_since_ms.is_some_and(waited);
+        let waiting_for_work = self.current.is_some()
+            || self.transaction.is_some()
+            || !self.prepared.is_empty()
+            || self.owned.values().any(|owned| !owned.quiet);
+        if too_long && waiting_for_work {
+            self.abandon(false, actions);
+        }
+    }
+}
+
+enum Refused {
+    /// The ranges are not what the lane owns and expects.
+    Stale,
+    /// Rebuilding gave something else than was promised, for these partitions.
+    Differs(Vec<Partition>),
+}
+
+fn stop_of(owned: &Owned) -> Option<StopCode> {
+    match owned.phase {
+        Phase::Stopped(code) => Some(code),
+        _ => None,
+    }
+}
+
+fn is_revoking(revoking: &Option<Revoking>, partition: Partition) -> bool {
+    revoking.as_ref().is_some_and(|revoking| revoking.partitions.contains(&partition))
+}

@@ -1,0 +1,270 @@
+//! The words of the seam between the state machine and its hands.
+
+use crate::promise::{Promise, PromiseFault};
+
+/// One partition of one source topic. `topic` is the index of the source in the pipeline file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition {
+    /// Index of the source in the pipeline.
+    pub topic: u16,
+    /// Kafka's partition number.
+    pub partition: i32,
+}
+
+/// Half-open offsets `[start, end)` of one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Range {
+    /// The partition that the offsets belong to.
+    pub partition: Partition,
+    /// First offset of the range.
+    pub start: i64,
+    /// One past the last offset of the range.
+    pub end: i64,
+}
+
+/// What a pure transformation made of one range: enough to promise it, not the rows themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeOutput {
+    /// The offsets.
+    pub range: Range,
+    /// Rows, alerts, charges and dead letters together.
+    pub outputs: u32,
+    /// Digest over all outputs in log order.
+    pub digest: u128,
+    /// Schema ids that the registry definitely does not know; they stay unknown when the range is rebuilt.
+    pub unknown_schemas: Vec<u32>,
+}
+
+/// Names a batch between the machine and the driver that holds its rows. Unique within a lane.
+pub type BatchId = u64;
+
+/// Whether a batch is delivered for the first time or settles promises whose outcome was in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Offsets that no promise was ever made for.
+    New,
+    /// Ranges of earlier promises, rebuilt and read back. `missing` says whether rows have to be inserted at all.
+    Recovery {
+        /// True if the read-back found rows missing: then a new promise is needed before they are inserted.
+        missing: bool,
+    },
+}
+
+/// The two clocks that the machine needs, both in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Monotonic, since any fixed moment.
+    pub monotonic_ms: u64,
+    /// The sink's own clock (ClickHouse), Unix time; an estimate is enough, because the sink itself enforces deadlines.
+    pub sink_ms: i64,
+}
+
+/// What the group coordinator holds of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The committed offset, or where the pipeline's `start` says to begin when there is none.
+    pub offset: i64,
+    /// The promise in the offset's metadata: `Ok(None)` if nothing is pending.
+    pub promise: Result<Option<Promise>, PromiseFault>,
+}
+
+/// Answer to [`Action::ReadOffsets`]; a partition that cannot be read yet is asked again by the hands, never left out.
+pub type Offsets = Vec<(Partition, Stored)>;
+
+/// What happened to a transaction. Doubt is one of the outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxnEnd {
+    /// The broker confirmed the commit.
+    Committed,
+    /// The transaction was aborted and the broker confirmed that; the producer goes on.
+    Aborted,
+    /// Fenced, fatal, timed out or unknown: the producer must not be used again.
+    Doubt,
+}
+
+/// What came of delivering a batch to all sinks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivered {
+    /// Every sink acknowledged a first attempt cleanly.
+    Clean,
+    /// At least one outcome is unknown, or the deadline passed: settle by reading back.
+    Doubt,
+    /// A sink says that it can never take these ranges (billing conflict or gap).
+    Impossible(Vec<(Partition, StopCode)>),
+}
+
+/// Why a partition stopped. Each has a page in `docs/errors/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StopCode {
+    /// SLU-101: the metadata of the committed offset is not a promise that this version can read.
+    PromiseUnreadable,
+    /// SLU-102: rebuilding a promised range gave other bytes than were promised.
+    DigestDiffers,
+    /// SLU-103: offsets of a promised or committed range are no longer in the topic.
+    OffsetsGone,
+    /// SLU-104: a gRPC sink holds another content for the range, or overlaps it.
+    SinkConflict,
+    /// SLU-105: a gRPC sink's cursor stands before the range.
+    SinkGap,
+    /// SLU-106: ClickHouse holds rows of the range that were never promised.
+    RowsAltered,
+    /// SLU-107: a rules revision that a promise names cannot be had any more.
+    RevisionGone,
+}
+
+impl StopCode {
+    /// The stable code that operators search for.
+    pub fn code(self) -> &'static str {
+        match self {
+            StopCode::PromiseUnreadable => "SLU-101",
+            StopCode::DigestDiffers => "SLU-102",
+            StopCode::OffsetsGone => "SLU-103",
+            StopCode::SinkConflict => "SLU-104",
+            StopCode::SinkGap => "SLU-105",
+            StopCode::RowsAltered => "SLU-106",
+            StopCode::RevisionGone => "SLU-107",
+        }
+    }
+
+    /// One line for the log: what is wrong and where to read on.
+    pub fn explain(self) -> &'static str {
+        match self {
+            StopCode::PromiseUnreadable => "the committed offset's metadata is not a promise this version can read",
+            StopCode::DigestDiffers => "rebuilding a promised range gave other bytes than were promised",
+            StopCode::OffsetsGone => "offsets that must be read are no longer in the topic",
+            StopCode::SinkConflict => "a gRPC sink holds other content for this range",
+            StopCode::SinkGap => "a gRPC sink's cursor stands before this range",
+            StopCode::RowsAltered => "ClickHouse holds rows of this range that were never promised",
+            StopCode::RevisionGone => "the rules revision of a pending promise cannot be had any more",
+        }
+    }
+}
+
+/// What the hands report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The group gave these partitions to the lane.
+    Assigned(Vec<Partition>),
+    /// The group wants these partitions back; the lane may finish first.
+    RevokeAsked(Vec<Partition>),
+    /// These partitions belong to somebody else already: no wait, no commit.
+    Lost(Vec<Partition>),
+    /// Answer to [`Action::ReadOffsets`] of the same `epoch`.
+    OffsetsRead {
+        /// The epoch that the action carried.
+        epoch: u64,
+        /// One entry for each partition asked for.
+        offsets: Offsets,
+    },
+    /// A batch was collected and transformed; its ranges may now be promised.
+    Prepared {
+        /// Its name.
+        batch: BatchId,
+        /// First delivery or recovery.
+        kind: Kind,
+        /// Its ranges, each with the digest of what will be delivered.
+        ranges: Vec<RangeOutput>,
+        /// Rules revision number and digest that it was made with.
+        rules: (u64, u64),
+    },
+    /// After [`Action::StopCollecting`]: every collected record of these partitions is in a prepared batch.
+    Quiet(Vec<Partition>),
+    /// A pending promise cannot be settled, or a range that has to be read is gone.
+    Unsettled(Partition, StopCode),
+    /// Answer to [`Action::Transact`].
+    TxnEnded {
+        /// The epoch that the action carried.
+        epoch: u64,
+        /// The outcome.
+        end: TxnEnd,
+    },
+    /// Answer to [`Action::Deliver`].
+    Delivered {
+        /// The batch.
+        batch: BatchId,
+        /// All sinks together.
+        outcome: Delivered,
+    },
+    /// A new producer has fenced the old one ([`Action::NewProducer`] of the same `epoch` is done).
+    ProducerReady {
+        /// The epoch that the action carried.
+        epoch: u64,
+    },
+    /// Finish what is in flight, then leave the group.
+    Drain,
+    /// Time passed.
+    Tick,
+}
+
+/// One Kafka transaction: what it commits and what it promises. Alerts and dead letters of `commits` go with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// The batch whose end offsets are committed, if any.
+    pub commits: Option<BatchId>,
+    /// The batch that is promised, if any.
+    pub promises: Option<BatchId>,
+    /// Every offset to write: partition, offset, metadata's promise.
+    pub offsets: Vec<(Partition, i64, Option<Promise>)>,
+}
+
+/// What the hands have to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Read committed offsets and metadata, waiting while a transaction is open on them. Answered by `OffsetsRead`.
+    ReadOffsets {
+        /// To be given back.
+        epoch: u64,
+        /// What to read.
+        partitions: Vec<Partition>,
+    },
+    /// Start (or go on) handing records of a partition to the collector from `from`; new ranges start here.
+    Collect {
+        /// The partition.
+        partition: Partition,
+        /// The next offset that has no promise.
+        from: i64,
+    },
+    /// Settle a promise: wait until no old insert can land, rebuild the range with the pinned revisions, read back.
+    /// Answered by `Prepared` with [`Kind::Recovery`], or by `Unsettled`.
+    Settle {
+        /// The partition.
+        partition: Partition,
+        /// What was promised.
+        promise: Promise,
+    },
+    /// Forget what is being collected or settled for these partitions; prepared batches end by `Done` or `Drop` alone.
+    Forget(Vec<Partition>),
+    /// Run one transaction. Answered by `TxnEnded`.
+    Transact {
+        /// To be given back.
+        epoch: u64,
+        /// Its content.
+        transaction: Transaction,
+    },
+    /// Deliver a batch to every sink. Answered by `Delivered`.
+    Deliver {
+        /// The batch.
+        batch: BatchId,
+        /// Sink clock, Unix milliseconds: no insert may start after it. `None`: nothing is missing in ClickHouse.
+        deadline_ms: Option<i64>,
+        /// Names the attempt in insert tokens and query ids.
+        token: u64,
+    },
+    /// The batch is committed everywhere: its memory may be freed and counted.
+    Done(BatchId),
+    /// The batch will never be delivered under this name: free it.
+    Drop(BatchId),
+    /// Throw the producer away, even if a call hangs in it; make a new one with the same transactional id.
+    NewProducer {
+        /// To be given back.
+        epoch: u64,
+    },
+    /// Stop reading these partitions: they are about to be handed back.
+    StopCollecting(Vec<Partition>),
+    /// Give the partitions back to the group.
+    HandBack(Vec<Partition>),
+    /// This partition goes no further until an operator acts.
+    Stop(Partition, StopCode),
+    /// Everything is finished after `Drain`.
+    Leave,
+}

@@ -1,0 +1,276 @@
+//! Carries out the machine's actions, in their order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use exactly_once_kafka::transactions::Work;
+use exactly_once_kafka::{Group, Message, Transactor};
+use exactly_once_protocol::{Action, BatchId, Event, Partition, StopCode, Transaction, TxnEnd};
+
+use super::flow::{Flow, Mode};
+use super::{Inbox, LaneError, LaneLoop};
+use crate::records::dead_letter;
+use crate::sinks::Delivery;
+
+/// Tells a lane something. A lane that has ended needs no telling.
+pub(super) fn tell(sender: &SyncSender<Inbox>, message: Inbox) {
+    if sender.send(message).is_err() {
+        tracing::debug!("an answer came after its lane had ended");
+    }
+}
+
+impl LaneLoop {
+    /// Feeds waiting events to the machine until nothing is left to do.
+    pub(super) fn carry_out(&mut self, group: &Group) -> Result<(), LaneError> {
+        while let Some(event) = self.events.pop_front() {
+            let actions = self.machine.step(self.now(), event);
+            for action in actions {
+                self.act(group, action)?;
+            }
+            self.take_assignment(group)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, group: &Group, action: Action) -> Result<(), LaneError> {
+        match action {
+            Action::ReadOffsets { epoch, partitions } => self.read_offsets(group, epoch, partitions),
+            Action::Collect { partition, from } => {
+                self.flows.insert(partition, Flow { mode: Mode::New, start: from, next: from, wait: None });
+                self.position(group, partition, from)?;
+            }
+            Action::Settle { partition, promise } => {
+                let from = promise.start;
+                self.settle(partition, promise);
+                self.position(group, partition, from)?;
+            }
+            Action::Forget(partitions) => self.forget(group, &partitions)?,
+            Action::Transact { epoch, transaction } => self.transact(group, epoch, transaction),
+            Action::Deliver { batch, deadline_ms, token } => self.deliver(batch, deadline_ms, token),
+            Action::Done(batch) => self.done(batch),
+            Action::Drop(batch) => {
+                if let Some(task) = self.batches.remove(&batch).and_then(|held| held.task) {
+                    task.abort();
+                }
+            }
+            Action::NewProducer { epoch } => self.new_producer(epoch),
+            Action::StopCollecting(partitions) => {
+                if partitions.iter().any(|partition| self.collector.held(*partition) > 0) {
+                    self.close()?;
+                }
+                self.idle(group, &partitions)?;
+                self.quiet(partitions);
+            }
+            Action::HandBack(partitions) => self.hand_back(group, &partitions)?,
+            Action::Stop(partition, code) => self.stop(group, partition, code)?,
+            Action::Leave => self.left = true,
+        }
+        Ok(())
+    }
+
+    pub(super) fn new_producer(&mut self, epoch: u64) {
+        // Dropping the old one gives its thread up, even if a call hangs in it.
+        self.transactor = None;
+        match Transactor::start(self.recipe.clone(), epoch) {
+            Ok(transactor) => self.transactor = Some(transactor),
+            Err(error) => tracing::error!(lane = self.settings.slot, %error, "no producer"),
+        }
+    }
+
+    /// Reads on a thread of its own: it may have to wait while a transaction is open.
+    fn read_offsets(&self, group: &Group, epoch: u64, partitions: Vec<Partition>) {
+        let (reader, start, sender) = (group.reader(), self.settings.start, self.sender.clone());
+        let slot = self.settings.slot.clone();
+        self.shared.runtime.spawn_blocking(move || {
+            loop {
+                match reader.read(&partitions, start, Duration::from_secs(5)) {
+                    Ok(offsets) => return tell(&sender, Inbox::Offsets { epoch, offsets }),
+                    Err(error) => {
+                        tracing::info!(lane = slot, %error, "committed offsets cannot be read yet, asking again");
+                        std::thread::sleep(Duration::from_millis(100));
+                        if reader.abandoned() {
+                            return;
+                        }
+                    }
+                }
+            }
+        });
+    }
+
+    /// Makes librdkafka fetch from here: by the assignment itself if the group still waits for it, else by a seek.
+    fn position(&mut self, group: &Group, partition: Partition, from: i64) -> Result<(), LaneError> {
+        if let Some(offset) = self.unassigned.as_mut().and_then(|waiting| waiting.get_mut(&partition)) {
+            *offset = Some(from);
+            return Ok(());
+        }
+        group.seek(partition, from)?;
+        group.resume(&[partition])?;
+        Ok(())
+    }
+
+    /// Answers the group once every partition that it gave has its offset.
+    fn take_assignment(&mut self, group: &Group) -> Result<(), LaneError> {
+        if !self.unassigned.as_ref().is_some_and(|waiting| waiting.values().all(Option::is_some)) {
+            return Ok(());
+        }
+        let taken: Vec<_> = self.unassigned.take().unwrap_or_default().into_iter().collect();
+        tracing::info!(lane = self.settings.slot, partitions = taken.len(), "partitions taken");
+        group.assign(&taken)?;
+        let idle: Vec<Partition> = taken
+            .iter()
+            .map(|(partition, _)| *partition)
+            .filter(|partition| self.flows.get(partition).is_none_or(|flow| flow.mode == Mode::Idle))
+            .collect();
+        for partition in &idle {
+            self.flows.insert(*partition, Flow::IDLE);
+        }
+        if !idle.is_empty() {
+            group.pause(&idle)?;
+        }
+        self.shared.health.part(&self.settings.slot).ready(true, "");
+        Ok(())
+    }
+
+    fn idle(&mut self, group: &Group, partitions: &[Partition]) -> Result<(), LaneError> {
+        let mut fetched = Vec::new();
+        for partition in partitions {
+            if let Some(flow) = self.flows.get_mut(partition) {
+                flow.mode = Mode::Idle;
+                flow.wait = None;
+                fetched.push(*partition);
+            }
+        }
+        let waiting = |partition: &Partition| self.unassigned.as_ref().is_some_and(|all| all.contains_key(partition));
+        fetched.retain(|partition| !waiting(partition));
+        if !fetched.is_empty() {
+            group.pause(&fetched)?;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, group: &Group, partitions: &[Partition]) -> Result<(), LaneError> {
+        if partitions.iter().any(|partition| self.collector.held(*partition) > 0) {
+            // Columns mix partitions; the machine forgets all of them when one that flows is forgotten.
+            self.collector = crate::collect::Collector::default();
+            self.first_at = None;
+            self.oldest_ms = i64::MAX;
+        }
+        for partition in partitions {
+            self.settling.remove(partition);
+        }
+        self.idle(group, partitions)
+    }
+
+    fn hand_back(&mut self, group: &Group, partitions: &[Partition]) -> Result<(), LaneError> {
+        tracing::info!(lane = self.settings.slot, partitions = partitions.len(), "partitions handed back");
+        for partition in partitions {
+            self.flows.remove(partition);
+            self.settling.remove(partition);
+        }
+        self.asked_back.clear();
+        group.unassign(partitions)?;
+        Ok(())
+    }
+
+    fn stop(&mut self, group: &Group, partition: Partition, code: StopCode) -> Result<(), LaneError> {
+        let topic = self.topics.name(partition).to_string();
+        tracing::error!(
+            code = code.code(),
+            topic,
+            partition = partition.partition,
+            "partition stopped: {}; see docs/errors/{}.md",
+            code.explain(),
+            code.code()
+        );
+        let part = format!("{topic}/{}", partition.partition);
+        self.shared.health.part(&part).ready(false, &format!("{}: {}", code.code(), code.explain()));
+        self.shared.metrics.stopped.get_or_create(&vec![("code", code.code().to_string())]).inc();
+        if let Some(offset) = self.unassigned.as_mut().and_then(|waiting| waiting.get_mut(&partition)) {
+            *offset = Some(0);
+        }
+        self.idle(group, &[partition])
+    }
+
+    fn transact(&mut self, group: &Group, epoch: u64, transaction: Transaction) {
+        let messages = transaction.commits.map(|batch| self.messages(batch)).unwrap_or_default();
+        let sent = match (group.metadata(), &self.transactor) {
+            (Some(metadata), Some(transactor)) => {
+                transactor.run(Work { epoch, group: metadata, offsets: transaction.offsets, messages })
+            }
+            // Not a member now: nothing was begun, so nothing is in doubt.
+            _ => false,
+        };
+        if !sent {
+            let end = if self.transactor.is_some() { TxnEnd::Aborted } else { TxnEnd::Doubt };
+            self.events.push_back(Event::TxnEnded { epoch, end });
+        }
+    }
+
+    fn messages(&self, batch: BatchId) -> Vec<Message> {
+        let Some(held) = self.batches.get(&batch) else { return Vec::new() };
+        let pipeline = &self.model.pipeline;
+        let mut messages = Vec::new();
+        for shipment in &held.shipments {
+            let outputs = &shipment.outputs;
+            if let Some(sink) = &pipeline.sinks.alerts {
+                messages.extend(outputs.alerts.iter().map(|alert| Message {
+                    topic: sink.topic.clone(),
+                    key: Some(alert.key.clone()),
+                    value: Some(alert.value.clone()),
+                    headers: Vec::new(),
+                }));
+            }
+            messages.extend(outputs.dead.iter().map(|letter| {
+                let source = &pipeline.sources[usize::from(letter.partition.topic)];
+                dead_letter(source, letter, outputs.rules.0)
+            }));
+        }
+        messages
+    }
+
+    fn deliver(&mut self, batch: BatchId, deadline_ms: Option<i64>, token: u64) {
+        let Some(held) = self.batches.get_mut(&batch) else { return };
+        let shipments = held
+            .shipments
+            .iter()
+            .map(|shipment| crate::sinks::Shipment {
+                outputs: Arc::clone(&shipment.outputs),
+                rows: shipment.rows.clone(),
+            })
+            .collect();
+        let delivery = Delivery { token, deadline_ms, shipments };
+        let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
+        let task = self.shared.runtime.spawn(async move {
+            let outcome = sinks.deliver(&delivery).await;
+            tell(&sender, Inbox::Delivered { batch, outcome });
+        });
+        held.task = Some(task.abort_handle());
+    }
+
+    fn done(&mut self, batch: BatchId) {
+        let Some(held) = self.batches.remove(&batch) else { return };
+        let metrics = &self.shared.metrics;
+        let mut dead: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+        for shipment in &held.shipments {
+            let outputs = &shipment.outputs;
+            metrics.committed.inc_by(outputs.records);
+            metrics.alerts.inc_by(outputs.alerts.len() as u64);
+            metrics.charges.inc_by(outputs.charges.values().map(Vec::len).sum::<usize>() as u64);
+            metrics.dropped.inc_by(outputs.dropped);
+            for letter in &outputs.dead {
+                *dead.entry((letter.refusal.stage.name(), &letter.refusal.code)).or_default() += 1;
+            }
+        }
+        for ((stage, code), count) in dead {
+            let labels = vec![("stage", stage.to_string()), ("code", code.to_string())];
+            metrics.dead.get_or_create(&labels).inc_by(count);
+        }
+        if held.oldest_ms != i64::MAX {
+            let age = crate::sinks::unix_ms() - held.oldest_ms;
+            metrics.age.observe(age.max(0) as f64 / 1000.0);
+        }
+        tracing::debug!(lane = self.settings.slot, records = held.records, kind = ?held.kind, "batch committed");
+    }
+}

@@ -1,0 +1,395 @@
+//! Records into collectors, and the reasons for which a partition is not fetched.
+
+use std::time::{Duration, Instant};
+
+use exactly_once_kafka::{Group, headers};
+use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
+use rdkafka::Message as _;
+use rdkafka::message::BorrowedMessage;
+
+use super::{Inbox, LaneError, LaneLoop};
+use crate::collect::{Position, Record, Refusal, Stage};
+use crate::decode::Plan;
+use crate::frame::frame;
+
+/// How long "unknown to the registry" is believed before it is asked again.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+
+/// More unknown ids than this are not remembered; forgetting one only costs asking again.
+const UNKNOWN_IDS_MAX: usize = 10_000;
+
+/// What a partition's records are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// Nothing: it is paused.
+    Idle,
+    /// New ranges.
+    New,
+    /// Rebuilding a promised range, up to this offset.
+    Settle {
+        /// One past the last offset.
+        end: i64,
+    },
+}
+
+/// Why a partition that has something to do is not fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Its next record needs this schema.
+    Schema(u32),
+    /// Its next record's schema has fields that the model lacks.
+    Model,
+    /// The lane holds as much as it may.
+    Pressure,
+    /// The dead-letter brake is on.
+    Brake,
+}
+
+impl Wait {
+    fn name(self) -> &'static str {
+        match self {
+            Wait::Schema(_) => "schema",
+            Wait::Model => "model",
+            Wait::Pressure => "pressure",
+            Wait::Brake => "brake",
+        }
+    }
+}
+
+/// One partition of the lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flow {
+    pub mode: Mode,
+    /// Where the next range begins.
+    pub start: i64,
+    /// The next offset that is wanted; anything below it is an echo of an earlier fetch.
+    pub next: i64,
+    pub wait: Option<Wait>,
+}
+
+impl Flow {
+    pub(super) const IDLE: Flow = Flow { mode: Mode::Idle, start: 0, next: 0, wait: None };
+}
+
+/// What became of a record's schema.
+enum Found {
+    Plan(std::sync::Arc<Plan>),
+    /// The registry definitely does not know it.
+    Unknown,
+    /// It cannot be read into the table.
+    Unfit(String),
+    /// Asked for; the record will come again.
+    Later(Wait),
+}
+
+impl LaneLoop {
+    pub(super) fn record(&mut self, group: &Group, message: &BorrowedMessage<'_>) -> Result<(), LaneError> {
+        let Some(topic) = self.topics.index(message.topic()) else { return Ok(()) };
+        let partition = Partition { topic, partition: message.partition() };
+        let Some(flow) = self.flows.get(&partition).copied() else { return Ok(()) };
+        let offset = message.offset();
+        if flow.mode == Mode::Idle || flow.wait.is_some() || offset < flow.next {
+            return Ok(());
+        }
+        if let Mode::Settle { end } = flow.mode
+            && offset >= end
+        {
+            return self.rebuilt(group, partition);
+        }
+        match self.take(partition, flow, message) {
+            Ok(()) => {
+                if let Some(flow) = self.flows.get_mut(&partition) {
+                    flow.next = offset + 1;
+                }
+                if flow.mode == Mode::New {
+                    self.first_at.get_or_insert_with(Instant::now);
+                    let timestamp = message.timestamp().to_millis().unwrap_or(i64::MAX);
+                    self.oldest_ms = self.oldest_ms.min(timestamp);
+                }
+            }
+            Err(wait) => self.hold_back(group, partition, wait)?,
+        }
+        match flow.mode {
+            Mode::Settle { end } if offset + 1 >= end => self.rebuilt(group, partition),
+            _ => Ok(()),
+        }
+    }
+
+    /// Decodes a record into its collector. `Err`: the partition has to wait, and the record will come again.
+    fn take(&mut self, partition: Partition, flow: Flow, message: &BorrowedMessage<'_>) -> Result<(), Wait> {
+        let source = usize::from(partition.topic);
+        let pipeline = std::sync::Arc::clone(&self.model.pipeline);
+        let described = &pipeline.sources[source];
+        let headers = if message_has_headers(message) { headers::all(message) } else { Vec::new() };
+        let header = headers.iter().rev().find(|(name, _)| *name == described.schema_id_header);
+        let header = header.and_then(|(_, value)| value.as_deref());
+        let mut position = Position {
+            partition,
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            schema_id: 0,
+        };
+        let bytes = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
+        let refusal = |stage, code: &str, reason: String, field: &str, schema_id| Refusal {
+            stage,
+            code: code.into(),
+            reason,
+            field: field.into(),
+            attempts: 1,
+            schema_id,
+            tenant: String::new(),
+        };
+        let outcome = if bytes > pipeline.limits.event_bytes_max {
+            let limit = pipeline.limits.event_bytes_max;
+            let reason = format!("the event has {bytes} bytes, the limit `limits.event_bytes_max` is {limit}");
+            Err(refusal(Stage::Event, "too_large", reason, "", None))
+        } else {
+            match frame(described, message.payload(), header) {
+                Err(fault) => Err(refusal(Stage::Frame, fault.code(), fault.reason().into(), "", None)),
+                Ok((id, body)) => {
+                    position.schema_id = id;
+                    match self.plan(partition, source, id) {
+                        Found::Later(wait) => return Err(wait),
+                        Found::Plan(plan) => Ok((plan, body)),
+                        Found::Unknown => {
+                            self.note_unknown(partition, flow.mode, id);
+                            let reason = format!("the registry does not know schema id {id}");
+                            let mut refused = refusal(Stage::Schema, "unknown_schema_id", reason, "", Some(id));
+                            refused.attempts = pipeline.dead_letters.attempts;
+                            Err(refused)
+                        }
+                        Found::Unfit(reason) => Err(refusal(Stage::Schema, "schema_unusable", reason, "", Some(id))),
+                    }
+                }
+            }
+        };
+        let record = Record { position, key: message.key(), value: message.payload(), headers };
+        let model = self.model_of(partition, flow.mode);
+        let collector = match flow.mode {
+            Mode::Settle { .. } => match self.settling.get_mut(&partition) {
+                Some(settling) => &mut settling.collector,
+                None => return Ok(()),
+            },
+            _ => &mut self.collector,
+        };
+        collector.cover(partition, flow.start, position.offset);
+        match outcome {
+            Ok((plan, body)) => match plan.decode(collector.columns(&model, source), body) {
+                Ok(()) => collector.row(&model, source, record),
+                Err(fault) => {
+                    let id = Some(position.schema_id);
+                    collector.dead(record, refusal(Stage::Decode, fault.code, fault.reason, &fault.field, id));
+                }
+            },
+            Err(refused) => collector.dead(record, refused),
+        }
+        if flow.mode == Mode::New {
+            self.shared.metrics.records.get_or_create(&vec![("topic", described.topic.clone())]).inc();
+        }
+        Ok(())
+    }
+
+    fn note_unknown(&mut self, partition: Partition, mode: Mode, id: u32) {
+        let collector = match mode {
+            Mode::Settle { .. } => self.settling.get_mut(&partition).map(|settling| &mut settling.collector),
+            _ => Some(&mut self.collector),
+        };
+        if let Some(collector) = collector {
+            collector.unknown_schema(partition, id);
+        }
+    }
+
+    /// The plan of a schema id, or why there is none.
+    fn plan(&mut self, partition: Partition, source: usize, id: u32) -> Found {
+        let settling = self.settling.get(&partition);
+        if let Some(settling) = settling
+            && settling.promise.unknown_schemas.contains(&id)
+        {
+            // The promise's verdict stands, whatever the registry says by now.
+            return Found::Unknown;
+        }
+        let model = settling.map_or(&self.model, |settling| &settling.model);
+        if let Some(plan) = self.plans.get(&(model.version, source, id)) {
+            return Found::Plan(std::sync::Arc::clone(plan));
+        }
+        let Some(schema) = self.schemas.get(&id).cloned() else {
+            let believed = self.unknown.get(&id).is_some_and(|until| *until > Instant::now());
+            if believed && settling.is_none() {
+                if self.collector.unknown_count(partition) >= UNKNOWN_SCHEMAS_MAX {
+                    return Found::Later(Wait::Pressure);
+                }
+                return Found::Unknown;
+            }
+            self.ask_for_schema(id, Duration::ZERO);
+            return Found::Later(Wait::Schema(id));
+        };
+        if !model.shapes[source].covers(&schema.avro) {
+            self.shared.surroundings.evolve(source);
+            return Found::Later(Wait::Model);
+        }
+        match Plan::compile(&schema.avro, &model.shapes[source]) {
+            Ok(plan) => {
+                let plan = std::sync::Arc::new(plan);
+                self.plans.insert((model.version, source, id), std::sync::Arc::clone(&plan));
+                Found::Plan(plan)
+            }
+            Err(error) => Found::Unfit(format!("schema id {id}: {error}")),
+        }
+    }
+
+    fn ask_for_schema(&mut self, id: u32, after: Duration) {
+        if after.is_zero() && self.asking.contains_key(&id) {
+            return;
+        }
+        *self.asking.entry(id).or_insert(0) += 1;
+        let (surroundings, sender) = (std::sync::Arc::clone(&self.shared.surroundings), self.sender.clone());
+        self.shared.runtime.spawn(async move {
+            tokio::time::sleep(after).await;
+            let schema = surroundings.schema(id).await;
+            super::act::tell(&sender, Inbox::Schema { id, schema });
+        });
+    }
+
+    pub(super) fn schema_arrived(
+        &mut self,
+        group: &Group,
+        id: u32,
+        schema: Result<std::sync::Arc<registry_cache::Schema>, String>,
+    ) -> Result<(), LaneError> {
+        let attempts = self.asking.get(&id).copied().unwrap_or(1);
+        match schema {
+            Ok(schema) => {
+                self.asking.remove(&id);
+                self.unknown.remove(&id);
+                self.schemas.insert(id, schema);
+            }
+            Err(reason) if attempts >= self.model.pipeline.dead_letters.attempts => {
+                tracing::warn!(id, attempts, reason, "no schema of this id can be had: its events become dead letters");
+                self.asking.remove(&id);
+                if self.unknown.len() >= UNKNOWN_IDS_MAX {
+                    self.unknown.clear();
+                }
+                self.unknown.insert(id, Instant::now() + UNKNOWN_FOR);
+            }
+            Err(_) => {
+                // A producer's registration may still be on its way to the registry's other nodes.
+                self.ask_for_schema(id, Duration::from_millis(50 << attempts.min(4)));
+                return Ok(());
+            }
+        }
+        self.release(group, |wait| wait == Wait::Schema(id))
+    }
+
+    // --- holding and releasing ---------------------------------------------------------------------------------------
+
+    fn hold_back(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
+        if let Some(flow) = self.flows.get_mut(&partition) {
+            flow.wait = Some(wait);
+            self.shared.metrics.paused.get_or_create(&vec![("reason", wait.name().to_string())]).inc();
+            group.pause(&[partition])?;
+        }
+        Ok(())
+    }
+
+    /// Goes on with every partition that waits for this. `seek`, because pausing throws away what was prefetched and
+    /// the record that had to wait comes again.
+    pub(super) fn release(&mut self, group: &Group, over: impl Fn(Wait) -> bool) -> Result<(), LaneError> {
+        let waiting: Vec<Partition> = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.wait.is_some_and(&over))
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in waiting {
+            if let Some(flow) = self.flows.get_mut(&partition) {
+                flow.wait = None;
+                if flow.mode != Mode::Idle {
+                    group.seek(partition, flow.next)?;
+                    group.resume(&[partition])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn release_for_model(&mut self, group: &Group) -> Result<(), LaneError> {
+        self.release(group, |wait| matches!(wait, Wait::Model | Wait::Brake))
+    }
+
+    /// Back-pressure: pause at the high mark, resume below the low one. A partition also waits alone when it holds more
+    /// than twice its share, so that one hot partition cannot take the memory of the others.
+    pub(super) fn pressure(&mut self, group: &Group) -> Result<(), LaneError> {
+        if self.brake.tripped() {
+            return self.hold_new(group, Wait::Brake, |_| true);
+        }
+        let limits = self.model.pipeline.limits.clone();
+        let lanes = self.settings.lanes.max(1);
+        let (rows_max, bytes_max) = (limits.in_flight_rows_max / lanes, limits.in_flight_bytes_max / lanes);
+        let rows = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
+        let bytes = self.collector.bytes() + self.batches.values().map(|held| held.bytes).sum::<usize>();
+        let stuck = self.full() && self.machine.standing().waiting > 0;
+        if rows >= rows_max || bytes >= bytes_max || stuck {
+            return self.hold_new(group, Wait::Pressure, |_| true);
+        }
+        let share = (2 * rows_max / self.flows.len().max(1)).max(self.model.pipeline.batch.rows);
+        let over: Vec<Partition> = self.flows.keys().copied().filter(|one| self.held(*one) >= share).collect();
+        if !over.is_empty() {
+            self.hold_new(group, Wait::Pressure, |partition| over.contains(&partition))?;
+        }
+        let low = |value: usize, max: usize| (value as f64) < max as f64 * limits.resume_below;
+        if over.is_empty() && low(rows, rows_max) && low(bytes, bytes_max) && !self.full() {
+            self.release(group, |wait| wait == Wait::Pressure)?;
+        }
+        Ok(())
+    }
+
+    fn held(&self, partition: Partition) -> usize {
+        let in_batches: usize = self.batches.values().filter_map(|held| held.by_partition.get(&partition)).sum();
+        self.collector.held(partition) + in_batches
+    }
+
+    fn hold_new(&mut self, group: &Group, wait: Wait, only: impl Fn(Partition) -> bool) -> Result<(), LaneError> {
+        let flowing: Vec<Partition> = self
+            .flows
+            .iter()
+            .filter(|(partition, flow)| flow.mode == Mode::New && flow.wait.is_none() && only(**partition))
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in flowing {
+            self.hold_back(group, partition, wait)?;
+        }
+        Ok(())
+    }
+
+    /// Partitions whose next offset the broker does not have any more.
+    pub(super) fn gone(&self, group: &Group, reason: &str) -> Vec<Partition> {
+        let fetched = |flow: &Flow| flow.mode != Mode::Idle && flow.wait.is_none();
+        let all: Vec<Partition> = self.flows.iter().filter(|(_, f)| fetched(f)).map(|(p, _)| *p).collect();
+        let named: Vec<Partition> = all
+            .iter()
+            .copied()
+            .filter(|partition| {
+                let names = [
+                    format!("{} [{}]", self.topics.name(*partition), partition.partition),
+                    format!("{}[{}]", self.topics.name(*partition), partition.partition),
+                ];
+                names.iter().any(|name| reason.contains(name.as_str()))
+            })
+            .collect();
+        if !named.is_empty() {
+            return named;
+        }
+        let below = |partition: &Partition| {
+            group.low_watermark(*partition).is_some_and(|low| self.flows.get(partition).is_some_and(|f| f.next < low))
+        };
+        all.into_iter().filter(below).collect()
+    }
+
+    pub(super) fn quiet(&mut self, partitions: Vec<Partition>) {
+        self.events.push_back(Event::Quiet(partitions));
+    }
+}
+
+fn message_has_headers(message: &BorrowedMessage<'_>) -> bool {
+    message.headers().is_some()
+}

@@ -1,0 +1,507 @@
+//! One lane: a consumer-group member with its own consumer, transactional producer, thread and memory. One loop owns
+//! all of it by value.
+//!
+//! The loop's order and why: records first, but at most [`RECORDS_A_TURN`], so that answers of sinks are never more
+//! than a few milliseconds late; then the group, because a rebalance waits for us; then answers; then closing a batch,
+//! because answers may have made room. Polling is never skipped: back-pressure pauses partitions, so that a full lane
+//! still heartbeats and takes part in rebalances. Nothing in the loop blocks but `poll`, for [`IDLE`] at most, and
+//! `seek`, which the client library answers from memory.
+
+mod act;
+mod flow;
+mod settling;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use exactly_once_kafka::{Answer, Connection, Group, Moved, Polled, Start, Topics, Transactor, Unanswered};
+use exactly_once_kafka::transactions::Recipe;
+use exactly_once_protocol::{BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode};
+use rules::Revision;
+use thiserror::Error;
+
+use crate::brake::Brake;
+use crate::collect::Collector;
+use crate::decode::Plan;
+use crate::metrics::Metrics;
+use crate::model::Model;
+use crate::settle::Present;
+use crate::sinks::{Shipment, Sinks};
+use crate::transform::{TransformError, transform};
+use flow::Flow;
+use settling::Settling;
+
+const RECORDS_A_TURN: usize = 2_000;
+const IDLE: Duration = Duration::from_millis(2);
+const TICK: Duration = Duration::from_millis(20);
+const INBOX_MAX: usize = 4_096;
+
+/// What lanes need of the rest of the worker.
+pub trait Surroundings: Send + Sync {
+    /// Documents of a rules revision that a promise names; waits for the config service. `None`: it is gone for good.
+    fn documents(&self, rules: (u64, u64)) -> futures::future::BoxFuture<'_, Option<Arc<Vec<(String, String)>>>>;
+    /// A schema by its id; waits while the registry is away. `Err`: definite, with the reason.
+    fn schema(&self, id: u32) -> futures::future::BoxFuture<'_, Result<Arc<registry_cache::Schema>, String>>;
+    /// A writer's schema has fields that the model lacks: a newer model will come through the inbox.
+    fn evolve(&self, source: usize);
+}
+
+/// Everything that a lane shares with its worker.
+#[derive(Clone)]
+pub struct Shared {
+    /// Sinks, stateless per batch.
+    pub sinks: Arc<Sinks>,
+    /// Schemas and rules.
+    pub surroundings: Arc<dyn Surroundings>,
+    /// Runs deliveries, read-backs and look-ups.
+    pub runtime: tokio::runtime::Handle,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Readiness.
+    pub health: serve::Health,
+}
+
+/// How one lane is made.
+#[derive(Clone)]
+pub struct LaneSettings {
+    /// `worker-lane`: names the transactional id and the client.
+    pub slot: String,
+    /// How to reach Kafka.
+    pub connection: Connection,
+    /// Where partitions without an offset begin.
+    pub start: Start,
+    /// Lanes of this worker, to share the limits.
+    pub lanes: usize,
+}
+
+/// What reaches a lane from outside.
+pub enum Inbox {
+    /// Committed offsets and promises.
+    Offsets {
+        /// The read's number.
+        epoch: u64,
+        /// One entry for each partition.
+        offsets: Offsets,
+    },
+    /// A batch was delivered, or not.
+    Delivered {
+        /// The batch.
+        batch: BatchId,
+        /// All sinks together.
+        outcome: Delivered,
+    },
+    /// Rows of a pending promise were read back.
+    ReadBack {
+        /// The partition.
+        partition: Partition,
+        /// Which settling asked.
+        ticket: u64,
+        /// What is there.
+        present: Present,
+    },
+    /// Documents of a pinned rules revision.
+    Documents {
+        /// The partition.
+        partition: Partition,
+        /// Which settling asked.
+        ticket: u64,
+        /// `None`: the revision cannot be had any more.
+        documents: Option<Arc<Vec<(String, String)>>>,
+    },
+    /// A schema that records wait for; `Err`: definitely none.
+    Schema {
+        /// The id.
+        id: u32,
+        /// The schema, or why there is none.
+        schema: Result<Arc<registry_cache::Schema>, String>,
+    },
+    /// Newer shapes, newer rules, or both.
+    Model(Arc<Model>, Arc<Revision>),
+    /// Finish what is in flight and leave.
+    Drain,
+}
+
+/// Why a lane ended other than by a drain; the worker starts a new one.
+#[derive(Debug, Error)]
+pub enum LaneError {
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] exactly_once_kafka::Error),
+    /// The pure middle failed on a whole batch.
+    #[error(transparent)]
+    Transform(#[from] TransformError),
+    /// Columns could not be closed.
+    #[error("columns: {0}")]
+    Columns(#[from] arrow::error::ArrowError),
+}
+
+/// A batch between its preparation and its commit.
+struct Held {
+    shipments: Vec<Shipment>,
+    kind: Kind,
+    task: Option<tokio::task::AbortHandle>,
+    records: usize,
+    bytes: usize,
+    by_partition: BTreeMap<Partition, usize>,
+    oldest_ms: i64,
+}
+
+/// The lane's loop and everything it owns.
+pub struct LaneLoop {
+    settings: LaneSettings,
+    shared: Shared,
+    topics: Topics,
+    model: Arc<Model>,
+    revision: Arc<Revision>,
+    next_model: Option<(Arc<Model>, Arc<Revision>)>,
+    machine: Lane,
+    began: Instant,
+    recipe: Recipe,
+    transactor: Option<Transactor>,
+    answers: Receiver<Answer>,
+    inbox: Receiver<Inbox>,
+    sender: SyncSender<Inbox>,
+    flows: BTreeMap<Partition, Flow>,
+    /// Given by the group, not taken yet; the offset is known once it was read.
+    unassigned: Option<BTreeMap<Partition, Option<i64>>>,
+    /// Asked back by the group, not handed back yet.
+    asked_back: Vec<Partition>,
+    collector: Collector,
+    first_at: Option<Instant>,
+    oldest_ms: i64,
+    batches: BTreeMap<BatchId, Held>,
+    settling: BTreeMap<Partition, Settling>,
+    tickets: u64,
+    schemas: BTreeMap<u32, Arc<registry_cache::Schema>>,
+    plans: BTreeMap<(u64, usize, u32), Arc<Plan>>,
+    /// Ids that the registry definitely does not know, and until when that is believed.
+    unknown: BTreeMap<u32, Instant>,
+    asking: BTreeMap<u32, u32>,
+    brake: Brake,
+    left: bool,
+    events: VecDeque<Event>,
+}
+
+impl LaneLoop {
+    /// A lane and where to reach it.
+    pub fn new(
+        settings: LaneSettings,
+        shared: Shared,
+        model: Arc<Model>,
+        revision: Arc<Revision>,
+    ) -> (LaneLoop, SyncSender<Inbox>) {
+        let (sender, inbox) = sync_channel(INBOX_MAX);
+        let (answer, answers) = sync_channel(INBOX_MAX);
+        let pipeline = &model.pipeline;
+        let topics = Topics::new(pipeline.sources.iter().map(|source| source.topic.clone()).collect());
+        let recipe = Recipe {
+            connection: settings.connection.clone(),
+            transactional_id: format!("{}-{}", pipeline.name, settings.slot),
+            topics: topics.clone(),
+            answers: answer,
+        };
+        let seed = format!("{}-{}-{}", recipe.transactional_id, std::process::id(), crate::sinks::unix_ms());
+        let (machine, first) = Lane::new(Settings {
+            deadline_span_ms: i64::try_from(pipeline.batch.deadline.as_millis()).unwrap_or(i64::MAX),
+            hand_back_wait_ms: pipeline.limits.poll_interval_max.as_millis() as u64 / 4,
+            transaction_watchdog_ms: pipeline.limits.transaction_timeout.as_millis() as u64 + 5_000,
+            pipeline: pipeline.revision,
+            token_seed: xxhash_rust::xxh3::xxh3_64(seed.as_bytes()),
+        });
+        let brake = Brake::new(pipeline.dead_letters.brake);
+        let mut lane = LaneLoop {
+            settings,
+            shared,
+            topics,
+            model,
+            revision,
+            next_model: None,
+            machine,
+            began: Instant::now(),
+            recipe,
+            transactor: None,
+            answers,
+            inbox,
+            sender: sender.clone(),
+            flows: BTreeMap::new(),
+            unassigned: None,
+            asked_back: Vec::new(),
+            collector: Collector::default(),
+            first_at: None,
+            oldest_ms: i64::MAX,
+            batches: BTreeMap::new(),
+            settling: BTreeMap::new(),
+            tickets: 0,
+            schemas: BTreeMap::new(),
+            plans: BTreeMap::new(),
+            unknown: BTreeMap::new(),
+            asking: BTreeMap::new(),
+            brake,
+            left: false,
+            events: VecDeque::new(),
+        };
+        for action in first {
+            if let exactly_once_protocol::Action::NewProducer { epoch } = action {
+                lane.new_producer(epoch);
+            }
+        }
+        (lane, sender)
+    }
+
+    /// Runs until a drain has finished (`Ok`) or the lane cannot go on (`Err`: start a new one).
+    pub fn run(mut self) -> Result<(), LaneError> {
+        let group = Group::join(&self.settings.connection, &self.topics)?;
+        let ended = self.turn_until_left(&group);
+        let unanswered = match (&self.unassigned, self.asked_back.is_empty()) {
+            (Some(partitions), _) => Unanswered::Assignment(partitions.keys().copied().collect()),
+            (None, false) => Unanswered::Revocation(std::mem::take(&mut self.asked_back)),
+            (None, true) => Unanswered::Nothing,
+        };
+        for held in self.batches.values().filter_map(|held| held.task.as_ref()) {
+            held.abort();
+        }
+        group.leave(&unanswered);
+        ended
+    }
+
+    fn turn_until_left(&mut self, group: &Group) -> Result<(), LaneError> {
+        let mut ticked = Instant::now();
+        while !self.left {
+            self.take_records(group)?;
+            self.take_moves(group)?;
+            self.take_answers(group)?;
+            self.settle_what_is_ready(group)?;
+            if self.should_close() {
+                self.close()?;
+            }
+            self.swap_model(group)?;
+            self.carry_out(group)?;
+            self.pressure(group)?;
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                self.events.push_back(Event::Tick);
+                self.carry_out(group)?;
+                self.report(group);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_records(&mut self, group: &Group) -> Result<(), LaneError> {
+        for nth in 0..RECORDS_A_TURN {
+            match group.poll(if nth == 0 { IDLE } else { Duration::ZERO })? {
+                Polled::Record(message) => self.record(group, &message)?,
+                Polled::Nothing => break,
+                Polled::OffsetGone(reason) => self.offset_gone(group, &reason),
+                Polled::Trouble(error) => tracing::debug!(%error, "kafka"),
+            }
+        }
+        Ok(())
+    }
+
+    fn take_moves(&mut self, group: &Group) -> Result<(), LaneError> {
+        while let Some(moved) = group.moved() {
+            match moved {
+                Moved::Assigned(partitions) => {
+                    if partitions.is_empty() {
+                        group.assign(&[])?;
+                    } else {
+                        self.unassigned = Some(partitions.iter().map(|partition| (*partition, None)).collect());
+                        self.events.push_back(Event::Assigned(partitions));
+                    }
+                }
+                Moved::RevokeAsked(partitions) if partitions.is_empty() => group.unassign(&[])?,
+                Moved::RevokeAsked(partitions) => {
+                    self.asked_back.clone_from(&partitions);
+                    self.events.push_back(Event::RevokeAsked(partitions));
+                }
+                Moved::Lost(partitions) => {
+                    tracing::warn!(lane = self.settings.slot, count = partitions.len(), "partitions lost to another member");
+                    let held: Vec<_> =
+                        partitions.iter().copied().filter(|partition| self.flows.contains_key(partition)).collect();
+                    if let Some(waiting) = &mut self.unassigned {
+                        waiting.retain(|partition, _| !partitions.contains(partition));
+                    }
+                    self.asked_back.retain(|partition| !partitions.contains(partition));
+                    partitions.iter().for_each(|partition| {
+                        self.flows.remove(partition);
+                    });
+                    group.unassign(&held)?;
+                    self.events.push_back(Event::Lost(partitions));
+                }
+            }
+            self.carry_out(group)?;
+        }
+        Ok(())
+    }
+
+    fn take_answers(&mut self, group: &Group) -> Result<(), LaneError> {
+        while let Ok(answer) = self.answers.try_recv() {
+            let event = match answer {
+                Answer::Ready(epoch) => Event::ProducerReady { epoch },
+                Answer::Ended(epoch, end) => {
+                    let outcome = format!("{end:?}").to_lowercase();
+                    self.shared.metrics.transactions.get_or_create(&vec![("outcome", outcome)]).inc();
+                    Event::TxnEnded { epoch, end }
+                }
+            };
+            self.events.push_back(event);
+            self.carry_out(group)?;
+        }
+        while let Ok(message) = self.inbox.try_recv() {
+            match message {
+                Inbox::Offsets { epoch, offsets } => self.events.push_back(Event::OffsetsRead { epoch, offsets }),
+                Inbox::Delivered { batch, outcome } => {
+                    // The next batch is closed first, so that its promise rides in this one's commit.
+                    if outcome == Delivered::Clean && self.machine.standing().waiting == 0 && self.ripe() {
+                        self.close()?;
+                    }
+                    self.events.push_back(Event::Delivered { batch, outcome });
+                }
+                Inbox::ReadBack { partition, ticket, present } => self.read_back(partition, ticket, present),
+                Inbox::Documents { partition, ticket, documents } => self.pinned(partition, ticket, documents),
+                Inbox::Schema { id, schema } => self.schema_arrived(group, id, schema)?,
+                Inbox::Model(model, revision) => self.next_model = Some((model, revision)),
+                Inbox::Drain => self.events.push_back(Event::Drain),
+            }
+            self.carry_out(group)?;
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic_ms: self.began.elapsed().as_millis() as u64, sink_ms: self.shared.sinks.clock.now_ms() }
+    }
+
+    // --- closing a batch ---------------------------------------------------------------------------------------------
+
+    /// True once a batch may close: `linger` is over, or enough rows are there.
+    fn ripe(&self) -> bool {
+        let batch = &self.model.pipeline.batch;
+        match self.first_at {
+            Some(first) => self.collector.records() >= batch.rows || first.elapsed() >= batch.linger,
+            None => false,
+        }
+    }
+
+    fn full(&self) -> bool {
+        let batch = &self.model.pipeline.batch;
+        self.collector.records() >= batch.rows_max || self.collector.bytes() >= batch.bytes_max
+    }
+
+    /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.
+    fn should_close(&self) -> bool {
+        let standing = self.machine.standing();
+        let hurried = self.next_model.is_some() && self.collector.records() > 0;
+        standing.waiting == 0 && ((!standing.busy && (self.ripe() || hurried)) || self.full())
+    }
+
+    /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.
+    fn close(&mut self) -> Result<(), LaneError> {
+        if self.collector.records() == 0 {
+            return Ok(());
+        }
+        let (records, bytes) = (self.collector.records(), self.collector.bytes());
+        let collected = self.collector.close()?;
+        let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
+        self.first_at = None;
+        let outputs = transform(&self.model, &self.revision, collected)?;
+        if let Some(why) = self.brake.take(&outputs) {
+            self.braked(&why, &outputs);
+            return Ok(());
+        }
+        for output in &outputs.ranges {
+            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
+                flow.start = output.range.end;
+            }
+        }
+        let ranges = outputs.ranges.clone();
+        let rules = outputs.rules;
+        let by_partition = ranges
+            .iter()
+            .map(|output| (output.range.partition, usize::try_from(output.range.end - output.range.start).unwrap_or(0)))
+            .collect();
+        let held = Held {
+            shipments: vec![Shipment { outputs: Arc::new(outputs), rows: None }],
+            kind: Kind::New,
+            task: None,
+            records,
+            bytes,
+            by_partition,
+            oldest_ms,
+        };
+        let batch = self.hold(held);
+        self.events.push_back(Event::Prepared { batch, kind: Kind::New, ranges, rules });
+        Ok(())
+    }
+
+    fn hold(&mut self, held: Held) -> BatchId {
+        self.tickets += 1;
+        self.batches.insert(self.tickets, held);
+        self.tickets
+    }
+
+    /// Most of the batch would become dead letters: nothing of it is promised, and the lane waits for an operator.
+    fn braked(&mut self, why: &str, outputs: &crate::transform::Outputs) {
+        tracing::error!(lane = self.settings.slot, code = "SLU-201", why, "the dead-letter brake has stopped this lane");
+        self.shared.health.part(&self.settings.slot).ready(false, &format!("SLU-201: {why}"));
+        for output in &outputs.ranges {
+            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
+                flow.start = output.range.start;
+                flow.next = output.range.start;
+            }
+        }
+    }
+
+    /// Newer shapes or rules take effect between two batches.
+    fn swap_model(&mut self, group: &Group) -> Result<(), LaneError> {
+        if self.collector.records() > 0 || self.next_model.is_none() {
+            return Ok(());
+        }
+        if let Some((model, revision)) = self.next_model.take() {
+            let reshaped = model.version != self.model.version;
+            self.model = model;
+            self.revision = revision;
+            self.shared.metrics.rules_revision.set(self.revision.number);
+            if self.brake.release() {
+                self.shared.health.part(&self.settings.slot).ready(true, "");
+            }
+            if reshaped {
+                self.plans.retain(|(version, _, _), _| *version == self.model.version);
+                self.restart_settlings(group)?;
+            }
+            self.release_for_model(group)?;
+        }
+        Ok(())
+    }
+
+    fn offset_gone(&mut self, group: &Group, reason: &str) {
+        // librdkafka's error names the partition only in words; every partition whose next offset is gone is stopped.
+        for partition in self.gone(group, reason) {
+            self.events.push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+        }
+    }
+
+    fn report(&self, group: &Group) {
+        let standing = self.machine.standing();
+        let metrics = &self.shared.metrics;
+        let lane = vec![("lane", self.settings.slot.clone())];
+        let held = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
+        metrics.owned.get_or_create(&lane).set(standing.owned as i64);
+        metrics.doubtful.get_or_create(&lane).set(standing.doubtful as i64);
+        metrics.in_flight.get_or_create(&lane).set(held as i64);
+        let mut lag: BTreeMap<u16, i64> = BTreeMap::new();
+        for (partition, flow) in &self.flows {
+            let in_flight: usize = self.batches.values().filter_map(|held| held.by_partition.get(partition)).sum();
+            if let Some(high) = group.high_watermark(*partition) {
+                *lag.entry(partition.topic).or_default() += (high - flow.start).max(0) + in_flight as i64;
+            }
+        }
+        for (topic, lag) in lag {
+            let topic = self.model.pipeline.sources[usize::from(topic)].topic.clone();
+            metrics.lag.get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())]).set(lag);
+        }
+    }
+}

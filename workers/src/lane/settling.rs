@@ -1,0 +1,237 @@
+//! Settling a pending promise: rebuild the range with what the promise pins, read back, and hand the machine a recovery
+//! batch. Rebuilding and waiting for the deadline go on at the same time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use exactly_once_kafka::Group;
+use exactly_once_protocol::{Event, Kind, Partition, Promise, Range, RangeOutput, StopCode};
+use rules::Revision;
+
+use super::flow::{Flow, Mode};
+use super::{Held, Inbox, LaneError, LaneLoop};
+use crate::collect::Collector;
+use crate::model::Model;
+use crate::settle::{Present, missing, read_back};
+use crate::sinks::Shipment;
+use crate::transform::{Outputs, transform};
+
+/// One promise that is being settled.
+pub(super) struct Settling {
+    ticket: u64,
+    pub promise: Promise,
+    /// The model that its columns are built with.
+    pub model: Arc<Model>,
+    pub collector: Collector,
+    rebuilt: bool,
+    present: Option<Present>,
+    documents: Option<Arc<Vec<(String, String)>>>,
+    /// Transformed and compared; waits for the others.
+    ready: Option<(Shipment, RangeOutput)>,
+}
+
+impl LaneLoop {
+    pub(super) fn settle(&mut self, partition: Partition, promise: Promise) {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let range = Range { partition, start: promise.start, end: promise.end };
+        let (sender, sinks) = (self.sender.clone(), Arc::clone(&self.shared.sinks));
+        let (model, asked) = (Arc::clone(&self.model), promise.clone());
+        self.shared.runtime.spawn(async move {
+            let present = read_back(&sinks.clickhouse, &model, &asked, range).await;
+            super::act::tell(&sender, Inbox::ReadBack { partition, ticket, present });
+        });
+        let (sender, surroundings) = (self.sender.clone(), Arc::clone(&self.shared.surroundings));
+        let rules = promise.rules;
+        self.shared.runtime.spawn(async move {
+            let documents = surroundings.documents(rules).await;
+            super::act::tell(&sender, Inbox::Documents { partition, ticket, documents });
+        });
+        let (start, end) = (promise.start, promise.end);
+        self.settling.insert(
+            partition,
+            Settling {
+                ticket,
+                promise,
+                model: Arc::clone(&self.model),
+                collector: Collector::default(),
+                rebuilt: false,
+                present: None,
+                documents: None,
+                ready: None,
+            },
+        );
+        self.flows.insert(partition, Flow { mode: Mode::Settle { end }, start, next: start, wait: None });
+    }
+
+    pub(super) fn model_of(&self, partition: Partition, mode: Mode) -> Arc<Model> {
+        match (mode, self.settling.get(&partition)) {
+            (Mode::Settle { .. }, Some(settling)) => Arc::clone(&settling.model),
+            _ => Arc::clone(&self.model),
+        }
+    }
+
+    /// The last record of the promised range was seen.
+    pub(super) fn rebuilt(&mut self, group: &Group, partition: Partition) -> Result<(), LaneError> {
+        if let Some(settling) = self.settling.get_mut(&partition) {
+            settling.rebuilt = true;
+        }
+        if let Some(flow) = self.flows.get_mut(&partition) {
+            flow.mode = Mode::Idle;
+            group.pause(&[partition])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_back(&mut self, partition: Partition, ticket: u64, present: Present) {
+        if let Some(settling) = self.settling.get_mut(&partition).filter(|settling| settling.ticket == ticket) {
+            settling.present = Some(present);
+        }
+    }
+
+    pub(super) fn pinned(
+        &mut self,
+        partition: Partition,
+        ticket: u64,
+        documents: Option<Arc<Vec<(String, String)>>>,
+    ) {
+        if let Some(settling) = self.settling.get_mut(&partition).filter(|settling| settling.ticket == ticket) {
+            match documents {
+                Some(documents) => settling.documents = Some(documents),
+                None => self.events.push_back(Event::Unsettled(partition, StopCode::RevisionGone)),
+            }
+        }
+    }
+
+    /// Newer shapes: what is half rebuilt begins again with them.
+    pub(super) fn restart_settlings(&mut self, group: &Group) -> Result<(), LaneError> {
+        for (partition, settling) in &mut self.settling {
+            if settling.rebuilt {
+                continue;
+            }
+            settling.model = Arc::clone(&self.model);
+            settling.collector = Collector::default();
+            let (start, end) = (settling.promise.start, settling.promise.end);
+            let waits = self.flows.get(partition).is_some_and(|flow| flow.wait.is_some());
+            let wait = self.flows.get(partition).and_then(|flow| flow.wait);
+            self.flows.insert(*partition, Flow { mode: Mode::Settle { end }, start, next: start, wait });
+            if !waits && !self.unassigned.as_ref().is_some_and(|waiting| waiting.contains_key(partition)) {
+                group.seek(*partition, start)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Transforms and compares what is complete; hands the ready ones to the machine together, so that forty partitions
+    /// of a crashed worker need one transaction and not forty.
+    pub(super) fn settle_what_is_ready(&mut self, group: &Group) -> Result<(), LaneError> {
+        if self.settling.is_empty() {
+            return Ok(());
+        }
+        let complete: Vec<Partition> = self
+            .settling
+            .iter()
+            .filter(|(_, s)| s.ready.is_none() && s.rebuilt && s.present.is_some() && s.documents.is_some())
+            .map(|(partition, _)| *partition)
+            .collect();
+        let mut compiled = BTreeMap::new();
+        for partition in complete {
+            self.compare(partition, &mut compiled)?;
+        }
+        // Those whose read-back is there will be complete within moments: they travel together.
+        let soon = self.settling.values().any(|s| s.ready.is_none() && s.present.is_some());
+        if !soon && self.machine.standing().waiting == 0 {
+            self.send_ready();
+        }
+        self.carry_out(group)
+    }
+
+    fn compare(
+        &mut self,
+        partition: Partition,
+        compiled: &mut BTreeMap<(u64, u64, u64), Arc<Revision>>,
+    ) -> Result<(), LaneError> {
+        let Some(settling) = self.settling.get_mut(&partition) else { return Ok(()) };
+        let (number, digest) = settling.promise.rules;
+        let same = (self.revision.number, self.revision.digest) == (number, digest)
+            && settling.model.version == self.model.version;
+        let revision = if same {
+            Arc::clone(&self.revision)
+        } else if let Some(known) = compiled.get(&(number, digest, settling.model.version)) {
+            Arc::clone(known)
+        } else {
+            let documents = settling.documents.clone().unwrap_or_default();
+            match Revision::compile(number, &documents, &settling.model.catalog) {
+                Ok(revision) => {
+                    let revision = Arc::new(revision);
+                    compiled.insert((number, digest, settling.model.version), Arc::clone(&revision));
+                    revision
+                }
+                Err(faults) => {
+                    let first = faults.first().map(ToString::to_string).unwrap_or_default();
+                    tracing::error!(number, first, "the rules of a pending promise do not compile any more");
+                    self.events.push_back(Event::Unsettled(partition, StopCode::RevisionGone));
+                    return Ok(());
+                }
+            }
+        };
+        let collected = settling.collector.close()?;
+        let mut outputs = transform(&settling.model, &revision, collected)?;
+        let promised = Range { partition, start: settling.promise.start, end: settling.promise.end };
+        let Some(output) = outputs.ranges.first().cloned().filter(|output| output.range == promised) else {
+            self.events.push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+            return Ok(());
+        };
+        outputs.rules = settling.promise.rules;
+        let present = settling.present.take().unwrap_or_default();
+        match compared(&settling.promise, &output, &outputs, &present) {
+            Ok(rows) => {
+                settling.ready = Some((Shipment { outputs: Arc::new(outputs), rows: Some(rows) }, output));
+            }
+            Err(code) => self.events.push_back(Event::Unsettled(partition, code)),
+        }
+        Ok(())
+    }
+
+    fn send_ready(&mut self) {
+        let mut groups: BTreeMap<(u64, u64), Vec<Partition>> = BTreeMap::new();
+        for (partition, settling) in &self.settling {
+            if settling.ready.is_some() {
+                groups.entry(settling.promise.rules).or_default().push(*partition);
+            }
+        }
+        for (rules, partitions) in groups {
+            let (mut shipments, mut ranges) = (Vec::new(), Vec::new());
+            for partition in partitions {
+                if let Some(settling) = self.settling.remove(&partition)
+                    && let Some((shipment, output)) = settling.ready
+                {
+                    shipments.push(shipment);
+                    ranges.push(output);
+                }
+            }
+            let lacking = |shipment: &Shipment| shipment.rows.iter().flatten().any(|rows| !rows.is_empty());
+            let kind = Kind::Recovery { missing: shipments.iter().any(lacking) };
+            let records = shipments.iter().map(|shipment| shipment.outputs.records as usize).sum();
+            tracing::info!(lane = self.settings.slot, partitions = ranges.len(), records, ?kind, "promises read back");
+            self.shared.metrics.settled.inc_by(ranges.len() as u64);
+            let by_partition = ranges.iter().map(|output: &RangeOutput| (output.range.partition, 0)).collect();
+            let held = Held { shipments, kind, task: None, records, bytes: 0, by_partition, oldest_ms: i64::MAX };
+            let batch = self.hold(held);
+            self.events.push_back(Event::Prepared { batch, kind, ranges, rules });
+        }
+    }
+}
+
+/// Never deliver other bytes under an old promise: the digest is compared before anything of the read-back is believed.
+fn compared(
+    promise: &Promise,
+    output: &RangeOutput,
+    outputs: &Outputs,
+    present: &Present,
+) -> Result<Vec<Vec<usize>>, StopCode> {
+    if promise.digest != output.digest || promise.outputs != output.outputs {
+        return Err(StopCode::DigestDiffers);
+    }
+    missing(outputs, present)
+}

@@ -1,0 +1,246 @@
+//! Where a worker has its rules from: the config service, a directory, or nowhere. Whatever revision it has adopted is
+//! kept on disk, because a promise may name it after the service is gone or the directory has changed.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pipeline::RulesFrom;
+use proto::config::v1::config_client::ConfigClient;
+use proto::config::v1::{GetRevisionRequest, WatchRevisionsRequest};
+use rules::{Catalog, Revision};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tonic::transport::Channel;
+
+/// How often a directory of rules is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two tries to reach a config service that is away.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+/// File name and text of each document, sorted by file.
+pub type Documents = Vec<(String, String)>;
+
+/// Why there are no rules to begin with.
+#[derive(Debug, Error)]
+pub enum RulebookError {
+    /// The directory or the state on disk cannot be read or written.
+    #[error("rules at {path}: {error}")]
+    Disk {
+        /// Which path.
+        path: PathBuf,
+        /// What happened.
+        error: std::io::Error,
+    },
+    /// The documents have faults; all of them are listed.
+    #[error("the rules have {} fault(s):\n{}", .0.len(), list(.0))]
+    Faults(Vec<document::Fault>),
+    /// The pipeline file's address cannot be used.
+    #[error("the rules service's address: {0}")]
+    Address(tonic::transport::Error),
+}
+
+fn list(faults: &[document::Fault]) -> String {
+    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    number: u64,
+    digest: u64,
+    documents: Documents,
+}
+
+/// See the module. Cheap to share.
+pub struct Rulebook {
+    from: RulesFrom,
+    pipeline: String,
+    state: PathBuf,
+    client: Option<ConfigClient<Channel>>,
+    memory: Mutex<BTreeMap<(u64, u64), Arc<Documents>>>,
+}
+
+impl Rulebook {
+    /// Makes the directory for kept revisions. Asks nobody yet.
+    pub fn open(from: RulesFrom, pipeline: &str, state_dir: &Path) -> Result<Rulebook, RulebookError> {
+        let state = state_dir.join("rules");
+        std::fs::create_dir_all(&state).map_err(|error| RulebookError::Disk { path: state.clone(), error })?;
+        let client = match &from {
+            RulesFrom::Service { url, tls } => {
+                let endpoint = crate::endpoint::endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
+                let client = ConfigClient::new(endpoint.connect_lazy());
+                Some(client.max_decoding_message_size(usize::MAX))
+            }
+            RulesFrom::Dir(_) | RulesFrom::None => None,
+        };
+        Ok(Rulebook { from, pipeline: pipeline.to_string(), state, client, memory: Mutex::default() })
+    }
+
+    /// The newest documents: from the service or the directory; if the service is away, the newest kept ones.
+    async fn newest(&self) -> Result<Option<(u64, Documents)>, RulebookError> {
+        match (&self.from, &self.client) {
+            (RulesFrom::Dir(dir), _) => Ok(Some((0, directory(dir)?))),
+            (RulesFrom::Service { .. }, Some(client)) => Ok(self.ask(client, None).await),
+            _ => Ok(Some((0, Documents::new()))),
+        }
+    }
+
+    async fn ask(&self, client: &ConfigClient<Channel>, number: Option<u64>) -> Option<(u64, Documents)> {
+        let request = GetRevisionRequest { pipeline: self.pipeline.clone(), number };
+        match client.clone().get_revision(request).await {
+            Ok(answer) => {
+                let revision = answer.into_inner();
+                let number = revision.id.map_or(0, |id| id.number);
+                let name = |file: String, tenant: &str| if file.is_empty() { format!("{tenant}.yaml") } else { file };
+                let documents = revision.documents.into_iter();
+                Some((number, documents.map(|one| (name(one.file, &one.tenant), one.text)).collect()))
+            }
+            Err(status) => {
+                tracing::warn!(%status, "the rules service does not answer");
+                None
+            }
+        }
+    }
+
+    /// The rules to begin with. Waits for a service that is away, unless a revision is kept on disk.
+    pub async fn first(&self, catalog: &Catalog) -> Result<Arc<Revision>, RulebookError> {
+        loop {
+            if let Some((number, documents)) = self.newest().await? {
+                return self.adopt(number, documents, catalog);
+            }
+            if let Some(kept) = self.kept_newest() {
+                tracing::warn!(number = kept.number, "the rules service is away: beginning with the kept revision");
+                return self.adopt(kept.number, kept.documents, catalog);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+    }
+
+    /// Waits for rules other than those in force. Faulty ones are reported and passed over.
+    pub async fn changed(&self, in_force: (u64, u64), catalog: &Catalog) -> Arc<Revision> {
+        loop {
+            match &self.client {
+                Some(client) => self.wait_for_news(client, in_force.0).await,
+                None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+            let documents = match self.newest().await {
+                Ok(documents) => documents,
+                Err(error) => {
+                    tracing::error!(%error, "the rules in force stay");
+                    None
+                }
+            };
+            let Some((number, documents)) = documents else { continue };
+            match Revision::compile(number, &documents, catalog) {
+                Ok(revision) if (revision.number, revision.digest) == in_force => {}
+                Ok(_) => match self.adopt(number, documents, catalog) {
+                    Ok(revision) => return revision,
+                    Err(error) => tracing::error!(%error, "the rules in force stay"),
+                },
+                Err(faults) => {
+                    tracing::error!("{}; the rules in force stay", RulebookError::Faults(faults));
+                    // The same faulty documents would be found again at once.
+                    tokio::time::sleep(LOOK_EVERY * 5).await;
+                }
+            }
+        }
+    }
+
+    /// Returns when the service names another revision, or when it is worth asking again.
+    async fn wait_for_news(&self, client: &ConfigClient<Channel>, number: u64) {
+        let request = WatchRevisionsRequest { pipeline: self.pipeline.clone() };
+        match client.clone().watch_revisions(request).await {
+            Ok(stream) => {
+                let mut stream = stream.into_inner();
+                while let Ok(Some(id)) = stream.message().await {
+                    if id.number != number {
+                        return;
+                    }
+                }
+            }
+            Err(status) => tracing::debug!(%status, "cannot watch the rules service"),
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+
+    fn adopt(&self, number: u64, documents: Documents, catalog: &Catalog) -> Result<Arc<Revision>, RulebookError> {
+        let revision = Revision::compile(number, &documents, catalog).map_err(RulebookError::Faults)?;
+        // On disk before any promise can name it.
+        self.keep(&Kept { number, digest: revision.digest, documents: documents.clone() })?;
+        self.lock().insert((number, revision.digest), Arc::new(documents));
+        Ok(Arc::new(revision))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, u64), Arc<Documents>>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The documents of a revision that a promise names. `None`: nobody has them any more.
+    pub async fn pinned(&self, rules: (u64, u64)) -> Option<Arc<Documents>> {
+        if let Some(known) = self.lock().get(&rules) {
+            return Some(Arc::clone(known));
+        }
+        if let Some(kept) = read(&self.path(rules)).filter(|kept| (kept.number, kept.digest) == rules) {
+            return Some(Arc::new(kept.documents));
+        }
+        match (&self.from, &self.client) {
+            (RulesFrom::Service { .. }, Some(client)) if rules.0 > 0 => loop {
+                match self.ask(client, Some(rules.0)).await {
+                    Some((number, documents)) if number == rules.0 => return Some(Arc::new(documents)),
+                    Some(_) => return None,
+                    None => tokio::time::sleep(TRY_EVERY).await,
+                }
+            },
+            // The digest of the rebuilt range settles whether these are the right ones.
+            (RulesFrom::Dir(dir), _) => directory(dir).ok().map(Arc::new),
+            _ => (rules.0 == 0).then(|| Arc::new(Documents::new())),
+        }
+    }
+
+    fn path(&self, rules: (u64, u64)) -> PathBuf {
+        self.state.join(format!("{}-{:016x}.json", rules.0, rules.1))
+    }
+
+    fn keep(&self, kept: &Kept) -> Result<(), RulebookError> {
+        let path = self.path((kept.number, kept.digest));
+        let write = |path: &Path| -> std::io::Result<()> {
+            let text = serde_json::to_vec(kept).map_err(std::io::Error::other)?;
+            for target in [path.to_path_buf(), self.state.join("newest.json")] {
+                let scratch = target.with_extension(format!("{}.tmp", std::process::id()));
+                std::fs::write(&scratch, &text)?;
+                std::fs::File::open(&scratch)?.sync_all()?;
+                std::fs::rename(&scratch, &target)?;
+            }
+            Ok(())
+        };
+        write(&path).map_err(|error| RulebookError::Disk { path, error })
+    }
+
+    fn kept_newest(&self) -> Option<Kept> {
+        read(&self.state.join("newest.json"))
+    }
+}
+
+fn read(path: &Path) -> Option<Kept> {
+    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+}
+
+/// Every `.yaml` and `.yml` file of a directory, sorted by name.
+pub fn directory(dir: &Path) -> Result<Documents, RulebookError> {
+    let fault = |path: &Path| {
+        let path = path.to_path_buf();
+        move |error| RulebookError::Disk { path, error }
+    };
+    let mut documents = Documents::new();
+    for entry in std::fs::read_dir(dir).map_err(fault(dir))? {
+        let path = entry.map_err(fault(dir))?.path();
+        if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            let text = std::fs::read_to_string(&path).map_err(fault(&path))?;
+            documents.push((path.display().to_string(), text));
+        }
+    }
+    documents.sort();
+    Ok(documents)
+}

@@ -1,0 +1,98 @@
+//! Settles a pending promise: waits until no old insert can land, then reads back what is there and compares it with
+//! what was promised.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clickhouse_sink::{Client, Range as StoredRange, RowId};
+use exactly_once_protocol::{Promise, Range, StopCode};
+
+use crate::model::Model;
+use crate::sinks::query_prefix;
+use crate::transform::Outputs;
+
+/// Between two questions to a server that is away or still busy.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Rows that ClickHouse has of a range, by table index.
+pub type Present = BTreeMap<usize, Vec<RowId>>;
+
+/// Waits until the server's own clock is past the deadline and the grace, and no insert of the promise runs any more,
+/// then reads every table that the source may write to. Waits as long as the server is away.
+pub async fn read_back(
+    client: &Client,
+    model: &Model,
+    promise: &Promise,
+    range: Range,
+) -> Present {
+    let grace_ms = i64::try_from(model.pipeline.batch.grace.as_millis()).unwrap_or(i64::MAX);
+    let after_ms = promise.deadline_ms.saturating_add(grace_ms);
+    let prefix = query_prefix(&model.pipeline.name, promise.token);
+    loop {
+        match safe(client, after_ms, &prefix).await {
+            Ok(None) => match tables(client, model, range).await {
+                Ok(present) => return present,
+                Err(error) => tracing::warn!(%error, "cannot read back yet"),
+            },
+            Ok(Some(wait)) => {
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            Err(error) => tracing::warn!(%error, "cannot read back yet"),
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+    }
+}
+
+/// `None` if nothing of the old promise can still land; otherwise how long to wait before asking again.
+async fn safe(client: &Client, after_ms: i64, prefix: &str) -> Result<Option<Duration>, clickhouse_sink::Error> {
+    let now_ms = client.now_ms().await?;
+    if now_ms <= after_ms {
+        let wait = u64::try_from(after_ms - now_ms + 1).unwrap_or(0);
+        return Ok(Some(Duration::from_millis(wait.min(1000))));
+    }
+    Ok(if client.running(prefix).await? { Some(ASK_AGAIN) } else { None })
+}
+
+async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present, clickhouse_sink::Error> {
+    let source = usize::from(range.partition.topic);
+    let asked = StoredRange {
+        topic: model.pipeline.sources[source].topic.clone(),
+        partition: range.partition.partition,
+        start: range.start,
+        end: range.end,
+    };
+    let mut present = Present::new();
+    for name in &model.catalog.events[source].tables {
+        if let Some(table) = model.table(name) {
+            present.insert(table, client.read_back(name, std::slice::from_ref(&asked)).await?);
+        }
+    }
+    Ok(present)
+}
+
+/// Which rows of each entry of `outputs.tables` are missing. Rows that were never promised, or that are there twice,
+/// stop the partition: they were not put there by this protocol.
+pub fn missing(outputs: &Outputs, present: &Present) -> Result<Vec<Vec<usize>>, StopCode> {
+    let mut found: BTreeMap<(usize, i64, u16), u64> = BTreeMap::new();
+    for (table, rows) in present {
+        for row in rows {
+            if found.insert((*table, row.offset, row.index), row.row_hash).is_some() {
+                return Err(StopCode::RowsAltered);
+            }
+        }
+    }
+    let mut missing = Vec::with_capacity(outputs.tables.len());
+    for rows in &outputs.tables {
+        let mut of_table = Vec::new();
+        for row in 0..rows.batch.num_rows() {
+            match found.remove(&(rows.table, rows.offset[row], rows.index[row])) {
+                Some(hash) if hash == rows.row_hash[row] => {}
+                Some(_) => return Err(StopCode::RowsAltered),
+                None => of_table.push(row),
+            }
+        }
+        missing.push(of_table);
+    }
+    if found.is_empty() { Ok(missing) } else { Err(StopCode::RowsAltered) }
+}

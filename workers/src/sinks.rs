@@ -1,0 +1,334 @@
+//! Delivers a promised batch to every sink in parallel. Nothing here commits anything: it says what happened.
+//!
+//! If the process dies before an insert is sent, the promise is read back and nothing is there; during it, the server
+//! either finishes it or not, and the read-back waits until that is decided; after it, the rows are found. A gRPC sink
+//! applies a range with its cursor in one transaction, so that repeating it is harmless at every moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clickhouse_sink::{Client, Identity, Insert, Inserted};
+use exactly_once_protocol::{Delivered, Partition, StopCode};
+use pipeline::{GrpcSink, Pipeline};
+use proto::delivery::v1::delivery_client::DeliveryClient;
+use proto::delivery::v1::outcome::Kind;
+use proto::delivery::v1::{DeliverRequest, Part};
+use prost::Message as _;
+use tonic::transport::Channel;
+
+use crate::metrics::Metrics;
+use crate::records::charges_digest;
+use crate::transform::{Outputs, TableRows};
+
+/// How long one insert may run on the server after it has started.
+pub const INSERT_RUNNING_MAX: Duration = Duration::from_secs(20);
+
+/// Between two tries that the sink refused before anything was sent.
+const RETRY_FIRST: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// A gRPC call that takes longer is repeated: the receiver answers `already applied` if it had worked.
+const DELIVER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sink's clock, estimated: this machine's clock and the difference that ClickHouse told last.
+#[derive(Debug, Default)]
+pub struct SinkClock {
+    ahead_ms: AtomicI64,
+}
+
+impl SinkClock {
+    /// Takes what the server said, together with this machine's time of the question.
+    pub fn learn(&self, server_ms: i64, asked_ms: i64) {
+        self.ahead_ms.store(server_ms - asked_ms, Ordering::Relaxed);
+    }
+
+    /// Unix milliseconds on the sink's clock.
+    pub fn now_ms(&self) -> i64 {
+        unix_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
+}
+
+/// This machine's clock, Unix milliseconds. The rim is the only place that reads it.
+pub fn unix_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+/// One gRPC sink.
+struct Grpc {
+    settings: GrpcSink,
+    client: DeliveryClient<Channel>,
+}
+
+/// All sinks of a worker; cheap to share, no state of a batch.
+pub struct Sinks {
+    pipeline: Arc<Pipeline>,
+    /// The analytics store; also used for read-backs.
+    pub clickhouse: Client,
+    grpc: Vec<Grpc>,
+    /// The clock that deadlines are read on.
+    pub clock: Arc<SinkClock>,
+    health: serve::Health,
+    metrics: Arc<Metrics>,
+}
+
+/// One part of a batch: what to deliver, and which rows of it.
+pub struct Shipment {
+    /// The transformed ranges.
+    pub outputs: Arc<Outputs>,
+    /// For each entry of `outputs.tables` the rows to insert; `None` = all of them.
+    pub rows: Option<Vec<Vec<usize>>>,
+}
+
+/// One delivery of one batch.
+pub struct Delivery {
+    /// Names the attempt.
+    pub token: u64,
+    /// Sink clock; `None` = nothing has to be inserted.
+    pub deadline_ms: Option<i64>,
+    /// What to deliver.
+    pub shipments: Vec<Shipment>,
+}
+
+/// Query ids of all inserts of one promise begin with this.
+pub fn query_prefix(pipeline: &str, token: u64) -> String {
+    format!("sluice-{pipeline}-{token:016x}")
+}
+
+impl Sinks {
+    /// Connects lazily: a sink that is away when the worker starts is waited for like one that goes away later.
+    pub fn new(
+        pipeline: Arc<Pipeline>,
+        clickhouse: Client,
+        health: serve::Health,
+        metrics: Arc<Metrics>,
+    ) -> Result<Sinks, tonic::transport::Error> {
+        let mut grpc = Vec::new();
+        for settings in &pipeline.sinks.grpc {
+            let endpoint = crate::endpoint::endpoint(&settings.url, settings.tls.as_ref())?;
+            let client = DeliveryClient::new(endpoint.connect_lazy())
+                .max_encoding_message_size(settings.message_bytes_max)
+                .max_decoding_message_size(settings.message_bytes_max);
+            grpc.push(Grpc { settings: settings.clone(), client });
+        }
+        Ok(Sinks { pipeline, clickhouse, grpc, clock: Arc::new(SinkClock::default()), health, metrics })
+    }
+
+    /// Delivers to all sinks in parallel and waits for all of them. Cancelling it at any await is doubt, nothing worse.
+    pub async fn deliver(&self, delivery: &Delivery) -> Delivered {
+        let tables = self.insert_all(delivery);
+        let services = futures::future::join_all(self.grpc.iter().map(|sink| self.call(sink, delivery)));
+        let (inserted, called) = futures::future::join(tables, services).await;
+        let mut impossible = Vec::new();
+        for outcome in called {
+            match outcome {
+                Delivered::Impossible(partitions) => impossible.extend(partitions),
+                Delivered::Doubt => return Delivered::Doubt,
+                Delivered::Clean => {}
+            }
+        }
+        if !impossible.is_empty() {
+            return Delivered::Impossible(impossible);
+        }
+        if inserted { Delivered::Clean } else { Delivered::Doubt }
+    }
+
+    // --- ClickHouse --------------------------------------------------------------------------------------------------
+
+    async fn insert_all(&self, delivery: &Delivery) -> bool {
+        let Some(deadline_ms) = delivery.deadline_ms else { return true };
+        let mut inserts = Vec::new();
+        for (nth, shipment) in delivery.shipments.iter().enumerate() {
+            for (at, rows) in shipment.outputs.tables.iter().enumerate() {
+                let only = shipment.rows.as_ref().map(|rows| rows[at].as_slice());
+                if only.is_none_or(|only| !only.is_empty()) {
+                    let name = format!("{}-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
+                    inserts.push(self.insert(rows, only, name, deadline_ms));
+                }
+            }
+        }
+        futures::future::join_all(inserts).await.into_iter().all(|clean| clean)
+    }
+
+    async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {
+        let table = &self.pipeline.tables[rows.table];
+        let block = match self.block(rows, only) {
+            Ok(block) => block,
+            Err(error) => {
+                // The same rows would fail again: the promise stays, the lane shows that it does not move.
+                tracing::error!(table = table.name, %error, "rows cannot be written as a block");
+                self.health.part("clickhouse").ready(false, &error.to_string());
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                return false;
+            }
+        };
+        let mut pause = RETRY_FIRST;
+        loop {
+            let insert = Insert {
+                table: &table.name,
+                block: &block,
+                token: &name,
+                query_id: &name,
+                deadline_unix_s: deadline_ms.div_euclid(1000),
+                running_max: INSERT_RUNNING_MAX,
+            };
+            let began = std::time::Instant::now();
+            match self.clickhouse.insert(insert).await {
+                Inserted::Clean => {
+                    self.metrics.inserted(&table.name, block.rows, block.bytes.len(), began.elapsed());
+                    self.health.part("clickhouse").ready(true, "");
+                    return true;
+                }
+                Inserted::Doubt(reason) => {
+                    tracing::warn!(table = table.name, %reason, "the outcome of an insert is unknown; it will be read back");
+                    self.metrics.insert_failed("doubt");
+                    return false;
+                }
+                Inserted::Refused(reason) => {
+                    tracing::debug!(table = table.name, %reason, "insert refused before it began");
+                    self.metrics.insert_failed("refused");
+                    self.health.part("clickhouse").ready(false, &reason.to_string());
+                }
+                Inserted::Rejected { code, reason } => {
+                    tracing::error!(table = table.name, code, %reason, "ClickHouse rejects the insert: run `sluice schema plan`");
+                    self.metrics.insert_failed("rejected");
+                    self.health.part("clickhouse").ready(false, &reason.to_string());
+                    pause = RETRY_MAX;
+                }
+            }
+            if self.clock.now_ms() + pause.as_millis() as i64 >= deadline_ms {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn block(&self, rows: &TableRows, only: Option<&[usize]>) -> Result<clickhouse_sink::Block, clickhouse_sink::Error> {
+        let table = &self.pipeline.tables[rows.table];
+        let mut order = clickhouse_sink::sort_order(&rows.batch, &table.order_by)?;
+        if let Some(only) = only {
+            let mut wanted = vec![false; rows.batch.num_rows()];
+            only.iter().for_each(|row| wanted[*row] = true);
+            order.retain(|row| wanted[*row]);
+        }
+        let identity = Identity {
+            topic: &self.pipeline.sources[rows.source].topic,
+            partition: &rows.partition,
+            offset: &rows.offset,
+            index: &rows.index,
+            row_hash: &rows.row_hash,
+        };
+        clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)
+    }
+
+    // --- gRPC --------------------------------------------------------------------------------------------------------
+
+    async fn call(&self, sink: &Grpc, delivery: &Delivery) -> Delivered {
+        let mut impossible = Vec::new();
+        for parts in self.messages(sink, delivery) {
+            impossible.extend(self.send(sink, parts).await);
+        }
+        if impossible.is_empty() { Delivered::Clean } else { Delivered::Impossible(impossible) }
+    }
+
+    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
+    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for output in delivery.shipments.iter().flat_map(|shipment| {
+            shipment.outputs.ranges.iter().map(|range| (&shipment.outputs, range.range))
+        }) {
+            let (outputs, range) = output;
+            let charges = outputs.charges.get(&range.partition).cloned().unwrap_or_default();
+            let part = Part {
+                topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
+                partition: range.partition.partition,
+                start: range.start,
+                end: range.end,
+                digest: charges_digest(&charges),
+                charges,
+                first: false,
+            };
+            let length = part.encoded_len() + 16;
+            if bytes + length > sink.settings.message_bytes_max * 9 / 10 && !parts.is_empty() {
+                messages.push(std::mem::take(&mut parts));
+                bytes = 0;
+            }
+            bytes += length;
+            parts.push((range.partition, part));
+        }
+        if !parts.is_empty() {
+            messages.push(parts);
+        }
+        messages
+    }
+
+    /// Repeats one message until the sink answers: its cursor makes that harmless, and a sink that is down is waited for.
+    async fn send(&self, sink: &Grpc, mut parts: Vec<(Partition, Part)>) -> Vec<(Partition, StopCode)> {
+        let mut impossible = Vec::new();
+        let mut pause = RETRY_FIRST;
+        while !parts.is_empty() {
+            let request = DeliverRequest {
+                pipeline: self.pipeline.name.clone(),
+                parts: parts.iter().map(|(_, part)| part.clone()).collect(),
+            };
+            let mut request = tonic::Request::new(request);
+            request.set_timeout(DELIVER_TIMEOUT);
+            let began = std::time::Instant::now();
+            match sink.client.clone().deliver(request).await {
+                Ok(answer) if answer.get_ref().outcomes.len() == parts.len() => {
+                    self.metrics.delivered(&sink.settings.name, began.elapsed());
+                    self.health.part(&sink.settings.name).ready(true, "");
+                    parts = judge(sink, parts, &answer.into_inner().outcomes, &mut impossible);
+                    continue;
+                }
+                Ok(_) => tracing::error!(sink = sink.settings.name, "the sink answered another number of parts than it got"),
+                Err(status) => {
+                    tracing::warn!(sink = sink.settings.name, %status, "gRPC sink does not answer; trying again");
+                    self.health.part(&sink.settings.name).ready(false, status.message());
+                }
+            }
+            self.metrics.delivery_failed(&sink.settings.name);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+        impossible
+    }
+}
+
+/// Parts that have to be sent again: those of partitions that the sink has never heard of, now marked as the first.
+fn judge(
+    sink: &Grpc,
+    parts: Vec<(Partition, Part)>,
+    outcomes: &[proto::delivery::v1::Outcome],
+    impossible: &mut Vec<(Partition, StopCode)>,
+) -> Vec<(Partition, Part)> {
+    let mut again = Vec::new();
+    for ((partition, mut part), outcome) in parts.into_iter().zip(outcomes) {
+        match outcome.kind() {
+            Kind::Applied | Kind::AlreadyApplied => {}
+            Kind::Gap if outcome.cursor < 0 && !part.first => {
+                tracing::info!(
+                    sink = sink.settings.name,
+                    topic = part.topic,
+                    partition = part.partition,
+                    start = part.start,
+                    "the sink has nothing of this partition yet: it begins here"
+                );
+                part.first = true;
+                again.push((partition, part));
+            }
+            Kind::Gap => {
+                tracing::error!(sink = sink.settings.name, topic = part.topic, partition = part.partition, reason = outcome.reason, "gap");
+                impossible.push((partition, StopCode::SinkGap));
+            }
+            Kind::Conflict | Kind::Unspecified => {
+                tracing::error!(sink = sink.settings.name, topic = part.topic, partition = part.partition, reason = outcome.reason, "conflict");
+                impossible.push((partition, StopCode::SinkConflict));
+            }
+        }
+    }
+    again
+}

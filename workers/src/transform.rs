@@ -1,0 +1,326 @@
+//! The pure middle: a collected batch and a rules revision go in; rows, alerts, charges and dead letters come out, with
+//! one digest for each range. No clock, no Kafka, no `await`: the same input gives the same bytes for ever.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take_record_batch};
+use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType};
+use arrow::error::ArrowError;
+use exactly_once_protocol::{Partition, RangeOutput};
+use proto::delivery::v1::Charge;
+use rules::Revision;
+use thiserror::Error;
+
+use crate::collect::{Collected, Dead, Position, Refusal, SourceRows, Stage};
+use crate::digest::{Digests, Output};
+use crate::model::Model;
+use crate::records;
+
+/// The same batch twice would fail twice: these are faults of the program or the machine, never of an event.
+#[derive(Debug, Error)]
+pub enum TransformError {
+    /// An Arrow kernel refused columns that fit each other.
+    #[error("columns: {0}")]
+    Columns(#[from] ArrowError),
+    /// Rows could not be hashed or ordered.
+    #[error("rows: {0}")]
+    Rows(#[from] clickhouse_sink::Error),
+}
+
+/// Rows of one source for one table.
+#[derive(Debug, Clone)]
+pub struct TableRows {
+    /// Index of the table in the pipeline.
+    pub table: usize,
+    /// Index of the source.
+    pub source: usize,
+    /// The rows' columns.
+    pub batch: RecordBatch,
+    /// Columns that the table stores as `LowCardinality`.
+    pub low_cardinality: Arc<Vec<String>>,
+    /// Where each row came from.
+    pub partition: Vec<i32>,
+    /// Where each row came from.
+    pub offset: Vec<i64>,
+    /// Position of the table among the event's routes.
+    pub index: Vec<u16>,
+    /// Content hash of each row.
+    pub row_hash: Vec<u64>,
+}
+
+/// An alert as it will stand in the alert topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertRecord {
+    /// Kafka key.
+    pub key: Vec<u8>,
+    /// JSON.
+    pub value: Vec<u8>,
+}
+
+/// Everything that a batch delivers.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// By table and source.
+    pub tables: Vec<TableRows>,
+    /// For the alert topic.
+    pub alerts: Vec<AlertRecord>,
+    /// For gRPC sinks, in log order.
+    pub charges: BTreeMap<Partition, Vec<Charge>>,
+    /// For dead-letter topics.
+    pub dead: Vec<Dead>,
+    /// Events that a rule dropped.
+    pub dropped: u64,
+    /// Ranges with their digests.
+    pub ranges: Vec<RangeOutput>,
+    /// Records read.
+    pub records: u64,
+    /// Rules revision number and digest.
+    pub rules: (u64, u64),
+}
+
+/// Decode was done while collecting; what is left, in order: envelope, rules, route, digest.
+pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Result<Outputs, TransformError> {
+    let Collected { sources, dead, ranges, unknown_schemas } = collected;
+    let records = dead.len() + sources.iter().map(|(_, rows)| rows.positions.len()).sum::<usize>();
+    let mut outputs = Outputs {
+        dead,
+        records: records as u64,
+        rules: (revision.number, revision.digest),
+        ..Outputs::default()
+    };
+    let mut digests = Digests::new(records);
+    for (source, rows) in sources {
+        let sound = envelope(model, source, rows, &mut outputs.dead)?;
+        apply(model, revision, source, &sound, &mut outputs, &mut digests)?;
+    }
+    for letter in &mut outputs.dead {
+        digests.push(letter.partition, letter.offset, Output::Dead, 0, records::dead_hash(letter));
+    }
+    let digested = digests.by_range(&ranges);
+    outputs.ranges = ranges
+        .into_iter()
+        .zip(digested)
+        .map(|(range, (digest, count))| RangeOutput {
+            range,
+            outputs: count,
+            digest,
+            unknown_schemas: unknown_schemas
+                .get(&range.partition)
+                .map(|ids| ids.iter().copied().collect())
+                .unwrap_or_default(),
+        })
+        .collect();
+    Ok(outputs)
+}
+
+struct Sound {
+    batch: RecordBatch,
+    /// Rows of `rows` that the batch still holds, in order.
+    kept: Vec<usize>,
+    rows: SourceRows,
+}
+
+impl Sound {
+    fn position(&self, row: usize) -> Position {
+        self.rows.positions[self.kept[row]]
+    }
+}
+
+/// Refuses events without an id or a tenant, and times outside the accepted span around the record's own timestamp.
+fn envelope(model: &Model, source: usize, rows: SourceRows, dead: &mut Vec<Dead>) -> Result<Sound, TransformError> {
+    let fields = model.envelopes[source];
+    let event = &model.pipeline.sources[source].event;
+    let past = i64::try_from(event.accept_past.as_millis()).unwrap_or(i64::MAX);
+    let future = i64::try_from(event.accept_future.as_millis()).unwrap_or(i64::MAX);
+    let ids = rows.batch.column(fields.id).as_string::<i32>().clone();
+    let tenants = rows.batch.column(fields.tenant).as_string::<i32>().clone();
+    let times = times_ms(rows.batch.column(fields.time));
+    let mut kept = Vec::with_capacity(rows.positions.len());
+    for (row, position) in rows.positions.iter().enumerate() {
+        let tenant = if tenants.is_null(row) { "" } else { tenants.value(row) };
+        let fault = if ids.is_null(row) || ids.value(row).is_empty() {
+            Some(("no_event_id", event.id.as_str(), "the event has no id".to_string()))
+        } else if tenant.is_empty() {
+            Some(("no_tenant", event.tenant.as_str(), "the event has no tenant".to_string()))
+        } else {
+            time_fault(times[row], position.timestamp_ms, past, future)
+                .map(|reason| ("time_out_of_range", event.time.as_str(), reason))
+        };
+        match fault {
+            None => kept.push(row),
+            Some((code, field, reason)) => {
+                let refusal = Refusal {
+                    stage: Stage::Event,
+                    code: code.into(),
+                    reason,
+                    field: field.into(),
+                    attempts: 1,
+                    schema_id: Some(position.schema_id),
+                    tenant: tenant.into(),
+                };
+                dead.push(letter(&rows, row, refusal));
+            }
+        }
+    }
+    let batch = if kept.len() == rows.positions.len() {
+        rows.batch.clone()
+    } else {
+        let mut mask = vec![false; rows.positions.len()];
+        kept.iter().for_each(|row| mask[*row] = true);
+        filter_record_batch(&rows.batch, &BooleanArray::from(mask))?
+    };
+    Ok(Sound { batch, kept, rows })
+}
+
+fn time_fault(time: Option<i64>, record: i64, past: i64, future: i64) -> Option<String> {
+    let Some(time) = time else { return Some("the event has no time".into()) };
+    if time < record.saturating_sub(past) || time > record.saturating_add(future) {
+        let at = records::rfc3339(time);
+        return Some(format!("{at} is outside the accepted span around the record's time {}", records::rfc3339(record)));
+    }
+    None
+}
+
+/// Event times in Unix milliseconds; a plain long is taken as milliseconds.
+fn times_ms(column: &dyn Array) -> Vec<Option<i64>> {
+    match column.data_type() {
+        DataType::Timestamp(TimeUnit::Millisecond, _) => {
+            column.as_primitive::<TimestampMillisecondType>().iter().collect()
+        }
+        DataType::Timestamp(TimeUnit::Microsecond, _) => column
+            .as_primitive::<TimestampMicrosecondType>()
+            .iter()
+            .map(|time| time.map(|time| time.div_euclid(1000)))
+            .collect(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().iter().collect(),
+        _ => vec![None; column.len()],
+    }
+}
+
+fn letter(rows: &SourceRows, row: usize, refusal: Refusal) -> Dead {
+    let Position { partition, offset, timestamp_ms, .. } = rows.positions[row];
+    Dead { partition, offset, timestamp_ms, raw: rows.raw(row), refusal }
+}
+
+fn apply(
+    model: &Model,
+    revision: &Revision,
+    source: usize,
+    sound: &Sound,
+    outputs: &mut Outputs,
+    digests: &mut Digests,
+) -> Result<(), TransformError> {
+    if sound.kept.is_empty() {
+        return Ok(());
+    }
+    let applied = revision.apply(source, &sound.batch);
+    outputs.dropped += applied.dropped.len() as u64;
+    let fields = model.envelopes[source];
+    let tenants = sound.batch.column(fields.tenant).as_string::<i32>();
+    for failure in &applied.failures {
+        let row = failure.row as usize;
+        let refusal = Refusal {
+            stage: Stage::Rules,
+            code: failure.code.as_str().into(),
+            reason: format!("rule `{}`: {}", failure.rule, failure.reason),
+            field: failure.field.clone().unwrap_or_default(),
+            attempts: 1,
+            schema_id: Some(sound.position(row).schema_id),
+            tenant: tenants.value(row).into(),
+        };
+        outputs.dead.push(letter(&sound.rows, sound.kept[row], refusal));
+    }
+    let context = records::Context {
+        source: &model.pipeline.sources[source],
+        ids: sound.batch.column(fields.id).as_string::<i32>(),
+        tenants,
+        times: times_ms(sound.batch.column(fields.time)),
+        revision: revision.number,
+    };
+    if model.pipeline.sinks.alerts.is_some() {
+        let mut ordinal = Ordinal::default();
+        for alert in &applied.alerts {
+            let position = sound.position(alert.row as usize);
+            let n = ordinal.next(alert.row);
+            let record = context.alert(position, n, alert);
+            digests.push(position.partition, position.offset, Output::Alert, n, records::alert_hash(&record));
+            outputs.alerts.push(record);
+        }
+    }
+    let mut ordinal = Ordinal::default();
+    for charge in &applied.charges {
+        let position = sound.position(charge.row as usize);
+        let n = ordinal.next(charge.row);
+        let charge = context.charge(position, n, charge);
+        digests.push(position.partition, position.offset, Output::Charge, n, records::charge_hash(&charge));
+        outputs.charges.entry(position.partition).or_default().push(charge);
+    }
+    route(model, source, sound, &applied, outputs, digests)
+}
+
+/// Counts outputs of the same row; rows come in ascending order.
+#[derive(Default)]
+struct Ordinal {
+    last: Option<(u32, u16)>,
+}
+
+impl Ordinal {
+    fn next(&mut self, row: u32) -> u16 {
+        let n = match self.last {
+            Some((last, n)) if last == row => n.saturating_add(1),
+            _ => 0,
+        };
+        self.last = Some((row, n));
+        n
+    }
+}
+
+fn route(
+    model: &Model,
+    source: usize,
+    sound: &Sound,
+    applied: &rules::Applied,
+    outputs: &mut Outputs,
+    digests: &mut Digests,
+) -> Result<(), TransformError> {
+    let hashes = clickhouse_sink::row_hashes(&applied.batch)?;
+    // How many tables a row went to already: its `_index` in the next one.
+    let mut routed = vec![0u16; sound.kept.len()];
+    for route in &applied.routes {
+        let Some(table) = model.table(&route.table) else { continue };
+        let whole = route.rows.len() == sound.kept.len();
+        let batch = if whole {
+            applied.batch.clone()
+        } else {
+            take_record_batch(&applied.batch, &UInt32Array::from(route.rows.clone()))?
+        };
+        let mut rows = TableRows {
+            table,
+            source,
+            batch,
+            low_cardinality: Arc::clone(&model.low_cardinality[table]),
+            partition: Vec::with_capacity(route.rows.len()),
+            offset: Vec::with_capacity(route.rows.len()),
+            index: Vec::with_capacity(route.rows.len()),
+            row_hash: Vec::with_capacity(route.rows.len()),
+        };
+        for row in &route.rows {
+            let row = *row as usize;
+            let position = sound.position(row);
+            let index = routed[row];
+            routed[row] = index.saturating_add(1);
+            rows.partition.push(position.partition.partition);
+            rows.offset.push(position.offset);
+            rows.index.push(index);
+            rows.row_hash.push(hashes[row]);
+            let content = hashes[row] ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            digests.push(position.partition, position.offset, Output::Row, index, content);
+        }
+        if !route.rows.is_empty() {
+            outputs.tables.push(rows);
+        }
+    }
+    Ok(())
+}

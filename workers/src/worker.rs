@@ -1,0 +1,426 @@
+//! Wires a worker together: one lane per core, and beside them the tasks that lanes share (the sink's clock, newer
+//! rules, newer schemas, HTTP).
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use exactly_once_kafka::{Connection, Start};
+use futures::future::BoxFuture;
+use pipeline::Pipeline;
+use pipeline::shape::Shape;
+use registry_cache::{Error as RegistryError, Registry, Schema};
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::lane::{Inbox, LaneLoop, LaneSettings, Shared, Surroundings};
+use crate::metrics::Metrics;
+use crate::model::{Model, ModelFault};
+use crate::rulebook::{Rulebook, RulebookError};
+use crate::sinks::{Sinks, unix_ms};
+
+/// Between two tries to reach something that is away.
+const TRY_EVERY: Duration = Duration::from_millis(500);
+
+/// How often ClickHouse is asked for its clock.
+const CLOCK_EVERY: Duration = Duration::from_secs(5);
+
+/// Why a worker cannot start. Something that is merely away is waited for and is no error.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The pipeline file leaves an address out.
+    #[error("`connections.{0}` has no address; give one in the pipeline file, or run `sluice up`, which starts a development stack")]
+    NoAddress(&'static str),
+    /// A password or certificate file.
+    #[error("{0}")]
+    Secret(String),
+    /// The registry's settings.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Versions of a subject do not fit each other.
+    #[error("source `{topic}`: {reason}")]
+    Shape {
+        /// The topic.
+        topic: String,
+        /// Which column of which versions.
+        reason: String,
+    },
+    /// Schemas lack what the pipeline file says.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Model(Vec<ModelFault>),
+    /// The rules.
+    #[error(transparent)]
+    Rules(#[from] RulebookError),
+    /// ClickHouse's settings.
+    #[error(transparent)]
+    ClickHouse(#[from] clickhouse_sink::Error),
+    /// A gRPC sink's address.
+    #[error("a gRPC sink's address: {0}")]
+    Address(#[from] tonic::transport::Error),
+    /// The metrics port.
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
+}
+
+/// What the command line decides.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Names the worker's slot: stable over restarts, different for every worker of a pipeline.
+    pub name: String,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served; `None`: as the pipeline file says.
+    pub listen: Option<String>,
+}
+
+struct Worker {
+    pipeline: Arc<Pipeline>,
+    registry: Registry,
+    rulebook: Rulebook,
+    /// Sources for which a lane met a schema that the model does not cover.
+    wanted: Mutex<std::collections::BTreeSet<usize>>,
+    evolve: Notify,
+}
+
+impl Surroundings for Worker {
+    fn documents(&self, rules: (u64, u64)) -> BoxFuture<'_, Option<Arc<Vec<(String, String)>>>> {
+        Box::pin(self.rulebook.pinned(rules))
+    }
+
+    fn schema(&self, id: u32) -> BoxFuture<'_, Result<Arc<Schema>, String>> {
+        Box::pin(async move {
+            loop {
+                match self.registry.schema(id).await {
+                    Ok(schema) => return Ok(schema),
+                    Err(error @ (RegistryError::Unknown { .. } | RegistryError::Unusable { .. })) => {
+                        return Err(error.to_string());
+                    }
+                    // Down, or refusing us: that says nothing about the event. Wait (DESIGN 5.12).
+                    Err(error) => tracing::warn!(id, %error, "waiting for a schema"),
+                }
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+        })
+    }
+
+    fn evolve(&self, source: usize) {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(source);
+        self.evolve.notify_one();
+    }
+}
+
+/// Runs a worker until `stop` is requested; then what is in flight finishes and it returns.
+pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Result<(), WorkerError> {
+    let pipeline = Arc::new(pipeline);
+    let kafka = pipeline.connections.kafka.as_ref().ok_or(WorkerError::NoAddress("kafka"))?;
+    let clickhouse = clickhouse(&pipeline)?;
+    let health = serve::Health::new("worker");
+    let mut metrics_registry = serve::registry();
+    let metrics = Arc::new(Metrics::new(&mut metrics_registry));
+    let listen = options.listen.clone().unwrap_or_else(|| pipeline.serve.listen.clone());
+    let http = serve::http(&listen, Arc::new(metrics_registry), health.clone()).await?;
+    tracing::info!(address = %http.addr, worker = options.name, pipeline = pipeline.name, "serving metrics and health");
+
+    let worker = Arc::new(Worker {
+        registry: registry(&pipeline)?,
+        rulebook: Rulebook::open(pipeline.connections.rules.clone(), &pipeline.name, &pipeline.workers.state_dir)?,
+        wanted: Mutex::default(),
+        evolve: Notify::new(),
+        pipeline: Arc::clone(&pipeline),
+    });
+    let started = async {
+        let model = Arc::new(first_model(&worker).await?);
+        let revision = worker.rulebook.first(&model.catalog).await?;
+        Ok::<_, WorkerError>((model, revision))
+    };
+    let (model, revision) = tokio::select! {
+        started = started => started?,
+        () = stop.requested() => {
+            http.stop().await;
+            return Ok(());
+        }
+    };
+    metrics.rules_revision.set(revision.number);
+    let sinks = Arc::new(Sinks::new(Arc::clone(&pipeline), clickhouse, health.clone(), Arc::clone(&metrics))?);
+    learn_clock(&sinks).await;
+    let clock = tokio::spawn({
+        let sinks = Arc::clone(&sinks);
+        async move {
+            loop {
+                tokio::time::sleep(CLOCK_EVERY).await;
+                learn_clock(&sinks).await;
+            }
+        }
+    });
+
+    let lanes = pipeline.workers.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let shared = Shared {
+        sinks,
+        surroundings: Arc::clone(&worker) as Arc<dyn Surroundings>,
+        runtime: tokio::runtime::Handle::current(),
+        metrics: Arc::clone(&metrics),
+        health: health.clone(),
+    };
+    let newest = Arc::new(Mutex::new((Arc::clone(&model), Arc::clone(&revision))));
+    let senders: Arc<Mutex<Vec<Option<SyncSender<Inbox>>>>> = Arc::new(Mutex::new(vec![None; lanes]));
+    let draining = Arc::new(AtomicBool::new(false));
+    let mut threads = Vec::new();
+    for lane in 0..lanes {
+        let settings = LaneSettings {
+            slot: format!("{}-{lane}", options.name),
+            connection: connection(&pipeline, kafka, &format!("{}-{lane}", options.name))?,
+            start: start(&pipeline),
+            lanes,
+        };
+        let (shared, newest) = (shared.clone(), Arc::clone(&newest));
+        let (senders, draining) = (Arc::clone(&senders), Arc::clone(&draining));
+        threads.push(tokio::task::spawn_blocking(move || {
+            keep_running(lane, &settings, &shared, &newest, &senders, &draining);
+        }));
+    }
+    health.ready(true, "");
+    let news = tokio::spawn(watch(Arc::clone(&worker), Arc::clone(&newest), Arc::clone(&senders), shared.sinks.clone()));
+
+    stop.requested().await;
+    draining.store(true, Ordering::Release);
+    health.ready(false, "draining");
+    for sender in senders.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten() {
+        tell(sender, || Inbox::Drain);
+    }
+    for thread in threads {
+        if let Err(error) = thread.await {
+            tracing::error!(%error, "a lane's thread ended badly");
+        }
+    }
+    news.abort();
+    clock.abort();
+    http.stop().await;
+    tracing::info!(worker = options.name, "drained");
+    Ok(())
+}
+
+type Newest = Mutex<(Arc<Model>, Arc<rules::Revision>)>;
+type Senders = Mutex<Vec<Option<SyncSender<Inbox>>>>;
+
+/// A lane that ends with an error is replaced: a new consumer and producer, and the committed offsets as the only truth.
+fn keep_running(
+    lane: usize,
+    settings: &LaneSettings,
+    shared: &Shared,
+    newest: &Newest,
+    senders: &Senders,
+    draining: &AtomicBool,
+) {
+    while !draining.load(Ordering::Acquire) {
+        let (model, revision) = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (running, sender) = LaneLoop::new(settings.clone(), shared.clone(), model, revision);
+        let drain = sender.clone();
+        senders.lock().unwrap_or_else(PoisonError::into_inner)[lane] = Some(sender);
+        if draining.load(Ordering::Acquire) {
+            tell(&drain, || Inbox::Drain);
+        }
+        match running.run() {
+            Ok(()) => return,
+            Err(error) => {
+                tracing::error!(lane = settings.slot, %error, "a lane ended; starting a new one");
+                shared.health.part(&settings.slot).ready(false, &error.to_string());
+                std::thread::sleep(TRY_EVERY);
+            }
+        }
+    }
+}
+
+fn tell(sender: &SyncSender<Inbox>, message: impl Fn() -> Inbox) {
+    if sender.send(message()).is_err() {
+        tracing::debug!("the lane has ended already");
+    }
+}
+
+/// Brings newer rules and newer shapes to all lanes.
+async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, sinks: Arc<Sinks>) {
+    loop {
+        let (model, revision) = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (model, revision) = tokio::select! {
+            revision = worker.rulebook.changed((revision.number, revision.digest), &model.catalog) => {
+                tracing::info!(number = revision.number, digest = format!("{:016x}", revision.digest), "new rules");
+                (model, revision)
+            }
+            () = worker.evolve.notified() => match evolved(&worker, &model, &sinks).await {
+                Ok(Some(newer)) => match worker.rulebook.first(&newer.catalog).await {
+                    Ok(revision) => (Arc::new(newer), revision),
+                    Err(error) => {
+                        tracing::error!(%error, "the rules do not fit the newer schemas");
+                        retry(&worker);
+                        continue;
+                    }
+                },
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "a newer schema cannot be taken in yet; its events wait");
+                    tokio::time::sleep(TRY_EVERY * 4).await;
+                    retry(&worker);
+                    continue;
+                }
+            },
+        };
+        *newest.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::clone(&model), Arc::clone(&revision));
+        let all: Vec<_> = senders.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();
+        for sender in all {
+            tell(&sender, || Inbox::Model(Arc::clone(&model), Arc::clone(&revision)));
+        }
+    }
+}
+
+fn retry(worker: &Worker) {
+    worker.evolve.notify_one();
+}
+
+/// The model with the shapes of every wanted source read anew, and the tables with their new columns. `None`: nobody
+/// wants anything.
+async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option<Model>, WorkerError> {
+    let wanted = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if wanted.is_empty() {
+        return Ok(None);
+    }
+    let mut shapes = model.shapes.clone();
+    for source in &wanted {
+        shapes[*source] = shape(worker, *source).await?;
+    }
+    let newer = Model::new(Arc::clone(&worker.pipeline), shapes, model.version + 1).map_err(WorkerError::Model)?;
+    for source in &wanted {
+        // Tables first: a block must never name a column that is not there.
+        for name in &newer.catalog.events[*source].tables {
+            let low = newer.table(name).map(|table| Arc::clone(&newer.low_cardinality[table])).unwrap_or_default();
+            let done =
+                clickhouse_sink::schema::add_columns(&sinks.clickhouse, name, &newer.shapes[*source].columns, &low)
+                    .await?;
+            for change in &done.changes {
+                tracing::info!(table = name, sql = change.sql, "table evolved");
+            }
+        }
+    }
+    let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|source| !wanted.contains(source));
+    Ok(Some(newer))
+}
+
+async fn first_model(worker: &Worker) -> Result<Model, WorkerError> {
+    let mut shapes = Vec::new();
+    for source in 0..worker.pipeline.sources.len() {
+        shapes.push(shape(worker, source).await?);
+    }
+    Model::new(Arc::clone(&worker.pipeline), shapes, 1).map_err(WorkerError::Model)
+}
+
+async fn shape(worker: &Worker, source: usize) -> Result<Shape, WorkerError> {
+    shape_of(&worker.registry, &worker.pipeline, source).await
+}
+
+/// The shape of a source from all versions of its subject; waits for a registry that is away, unless a snapshot is there.
+pub async fn shape_of(registry: &Registry, pipeline: &Pipeline, source: usize) -> Result<Shape, WorkerError> {
+    let source = &pipeline.sources[source];
+    loop {
+        match registry.versions(&source.subject).await {
+            Ok(versions) => {
+                let schemas: Vec<_> = versions.iter().map(|version| version.avro.clone()).collect();
+                return Shape::of(&schemas).map_err(|error| WorkerError::Shape {
+                    topic: source.topic.clone(),
+                    reason: error.to_string(),
+                });
+            }
+            Err(error) if error.is_wait() => tracing::warn!(subject = source.subject, %error, "waiting for schemas"),
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+}
+
+async fn learn_clock(sinks: &Sinks) {
+    let asked = unix_ms();
+    match sinks.clickhouse.now_ms().await {
+        Ok(server) => sinks.clock.learn(server, asked),
+        Err(error) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
+    }
+}
+
+// --- from the pipeline file to clients --------------------------------------------------------------------------------
+
+/// The registry client of a pipeline.
+pub fn registry(pipeline: &Pipeline) -> Result<Registry, WorkerError> {
+    let from = &pipeline.connections.registry;
+    let mut settings = registry_cache::Settings::new(from.url.clone().ok_or(WorkerError::NoAddress("registry"))?);
+    settings.user.clone_from(&from.user);
+    settings.password = from.password.as_ref().map(|secret| secret.read()).transpose().map_err(secret)?;
+    if let Some(path) = from.tls.as_ref().and_then(|tls| tls.ca_file.as_ref()) {
+        let pem = std::fs::read(path).map_err(|error| WorkerError::Secret(format!("{}: {error}", path.display())))?;
+        settings.ca_pem = Some(pem);
+    }
+    settings.entries_max = from.entries_max;
+    settings.ttl = from.ttl;
+    settings.snapshot_dir = Some(from.snapshot_dir.clone());
+    Ok(Registry::open(settings)?)
+}
+
+/// The ClickHouse client of a pipeline.
+pub fn clickhouse(pipeline: &Pipeline) -> Result<clickhouse_sink::Client, WorkerError> {
+    let from = &pipeline.connections.clickhouse;
+    let url = from.url.as_deref().ok_or(WorkerError::NoAddress("clickhouse"))?;
+    Ok(clickhouse_sink::Client::new(from, url)?)
+}
+
+fn secret(error: impl std::fmt::Display) -> WorkerError {
+    WorkerError::Secret(error.to_string())
+}
+
+/// librdkafka's settings for a pipeline's security.
+pub fn kafka_properties(
+    kafka: &pipeline::Kafka,
+) -> Result<std::collections::BTreeMap<String, String>, WorkerError> {
+    let mut properties = kafka.properties.clone();
+    let mut set = |key: &str, value: String| properties.insert(key.to_string(), value);
+    let protocol = match (&kafka.tls, &kafka.sasl) {
+        (None, None) => None,
+        (Some(_), None) => Some("ssl"),
+        (None, Some(_)) => Some("sasl_plaintext"),
+        (Some(_), Some(_)) => Some("sasl_ssl"),
+    };
+    if let Some(protocol) = protocol {
+        set("security.protocol", protocol.to_string());
+    }
+    if let Some(tls) = &kafka.tls {
+        for (key, path) in [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.cert_file),
+            ("ssl.key.location", &tls.key_file),
+        ] {
+            if let Some(path) = path {
+                set(key, path.display().to_string());
+            }
+        }
+    }
+    if let Some(sasl) = &kafka.sasl {
+        set("sasl.mechanism", sasl.mechanism.name().to_string());
+        set("sasl.username", sasl.user.clone());
+        set("sasl.password", sasl.password.read().map_err(secret)?);
+    }
+    Ok(properties)
+}
+
+fn connection(pipeline: &Pipeline, kafka: &pipeline::Kafka, client: &str) -> Result<Connection, WorkerError> {
+    Ok(Connection {
+        brokers: kafka.brokers.clone(),
+        properties: kafka_properties(kafka)?,
+        group: pipeline.name.clone(),
+        client: format!("sluice-{}-{client}", pipeline.name),
+        session_timeout: pipeline.limits.session_timeout,
+        transaction_timeout: pipeline.limits.transaction_timeout,
+        poll_interval_max: pipeline.limits.poll_interval_max,
+    })
+}
+
+fn start(pipeline: &Pipeline) -> Start {
+    match pipeline.start {
+        pipeline::Start::Earliest => Start::Earliest,
+        pipeline::Start::Latest => Start::Latest,
+        pipeline::Start::At(ms) => Start::At(ms),
+    }
+}
