@@ -52,7 +52,7 @@ warm_up() {
   (cd "$dir" && exec "$java" -XX:ArchiveClassesAtExit=classes.jsa -Xlog:cds=off -Xlog:cds+dynamic=off "$@") >"$log" 2>&1 9>&- &
   pid=$!
   until "answers_$part" "$port" "$log"; do
-    if [ $SECONDS -ge $end ] || ! kill -0 "$pid" 2>/dev/null; then
+    if [ "$SECONDS" -ge "$end" ] || ! kill -0 "$pid" 2>/dev/null; then
       say "$part: its first run failed as below; it will work, but start slower"
       tail -5 "$log" >&2
       break
@@ -156,4 +156,4 @@ for part in "${missing[@]}"; do
 done
 status=0
 for pid in "${running[@]}"; do wait "$pid" || status=1; done
-exit $status
+exit "$status"

@@ -27,11 +27,13 @@ mod supervise;
 mod probe;
 mod state;
 mod stack;
+mod status;
 
 pub use error::Error;
 pub use fetch::{cache_dir, fetch};
 pub use part::{Part, Ports};
-pub use stack::{Health, Options, PartStatus, Stack, down, launcher, status, up};
+pub use stack::{Options, Stack, launcher, up};
+pub use status::{Health, PartStatus, down, status};
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -1,11 +1,11 @@
 //! Against the real servers: each part answers, survives what tests do to it, and ends with its owner.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use devstack::{Error, Health, Options, Part, Ports};
+use devstack::{Error, Health, Options, Part};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,10 @@ fn directory() -> tempfile::TempDir {
 }
 
 fn options(dir: &Path, parts: &[Part]) -> Options {
-    let launcher = Some(PathBuf::from(env!("CARGO_BIN_EXE_sluice-devstack")));
+    assert_eq!(devstack::launcher(), Some(env!("CARGO_BIN_EXE_sluice-devstack").into()));
     Options {
         parts: parts.to_vec(),
-        ports: Ports::any(),
-        launcher,
-        ..Options::new(dir)
+        ..Options::for_tests(dir)
     }
 }
 

@@ -46,7 +46,8 @@ pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
 
 /// One node that is broker and controller. What differs from Kafka's defaults fits one machine (replication 1, few
 /// internal partitions, no waiting for more members of a group), except: topics are not made by a typing error, a topic
-/// takes more than Sluice's limit of 1 MiB for an event (so that a too large one reaches Sluice), and records are kept.
+/// takes more than Sluice's limit of 1 MiB for an event (so that a too large one reaches Sluice), and records are kept. After
+/// a kill the controller refuses the broker until its former session is over: 3 s instead of 9.
 fn server_properties(place: &Place, data: &Path) -> String {
     let (client, controller) = (place.ports.kafka, place.ports.kafka_controller);
     format!(
@@ -65,6 +66,8 @@ auto.create.topics.enable=false
 message.max.bytes=4194304
 replica.fetch.max.bytes=4194304
 log.retention.hours=-1
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 default.replication.factor=1
 min.insync.replicas=1
 offsets.topic.replication.factor=1

@@ -1,0 +1,44 @@
+# Two commands on a fresh machine (rustup, Java 17, npm): `make demo` and `make test`. Downloads and build output go to a
+# cache outside the clone, so that a second clone, or a clean one, starts warm.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CACHE := $(or $(SLUICE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME)/sluice,$(HOME)/.cache/sluice))
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+DURATION ?= 60s
+RATE ?= 5000
+TENANTS ?= 50
+KEEP ?=
+KILL ?=
+
+.PHONY: help demo test quick build fmt machine parts
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
+
+demo: machine ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
+	@scripts/beside-fetch.sh cargo build -p cli -p load-tests
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --duration $(DURATION) --rate $(RATE) --tenants $(TENANTS) \
+	  $(if $(filter-out 0,$(KEEP)),--keep) $(if $(filter-out 0,$(KILL)),--kill)
+
+test: ## every check: format, lints, unit, contract and end-to-end tests
+	@scripts/checks.sh
+
+quick: ## unit tests only, while working
+	@cargo test --workspace --lib --exclude end-to-end
+
+build: ## every program, without the tests
+	@cargo build --workspace --bins
+
+fmt: ## format the code
+	@cargo fmt --all
+
+parts: machine ## only fetch Kafka, the registry and ClickHouse into the cache
+	@devstack/parts/fetch.sh
+
+machine: # what the machine has to bring; installs it where it can
+	@scripts/machine.sh

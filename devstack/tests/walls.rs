@@ -1,0 +1,180 @@
+//! Who may depend on what, read from `cargo metadata`: a client library stays inside the one crate that owns it, the pure
+//! crates stay pure, and the verifier shares no code with what it checks (ARCHITECTURE.md, the code map).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// A library and the crates of the workspace that may name it in their `[dependencies]`.
+const OWNERS: [(&str, &[&str]); 5] = [
+    (
+        "rdkafka",
+        &["exactly-once-kafka", "cli", "verify", "load-tests", "end-to-end"],
+    ),
+    (
+        "reqwest",
+        &[
+            "registry-cache",
+            "clickhouse-sink",
+            "cli",
+            "verify",
+            "load-tests",
+            "end-to-end",
+        ],
+    ),
+    ("rusqlite", &["billing-sink", "config-service"]),
+    ("tokio-postgres", &["billing-sink", "end-to-end"]),
+    ("libloading", &["devstack"]),
+];
+
+/// Crates without I/O, clock or threads: neither they nor anything below them may bring a runtime or a client.
+const PURE: [&str; 3] = ["document", "pipeline", "exactly-once-protocol"];
+
+/// `rules` is pure, too, but DataFusion brings tokio along without our using it: only what our crates name counts.
+const PURE_BY_NAME: [&str; 4] = ["document", "pipeline", "exactly-once-protocol", "rules"];
+
+const IMPURE: [&str; 5] = ["tokio", "rdkafka", "reqwest", "tonic", "axum"];
+
+/// What `verify` checks, and so must not use.
+const CHECKED: [&str; 6] = [
+    "workers",
+    "exactly-once-protocol",
+    "exactly-once-kafka",
+    "clickhouse-sink",
+    "registry-cache",
+    "billing-sink",
+];
+
+/// Package names and what each depends on, tests' own dependencies left out.
+struct Graph {
+    members: BTreeSet<String>,
+    below: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Graph {
+    fn of_this_workspace() -> Graph {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        let args = [
+            "metadata",
+            "--offline",
+            "--format-version",
+            "1",
+            "--manifest-path",
+            manifest,
+        ];
+        let output = Command::new(env!("CARGO")).args(args).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let list = |value: &Value| value.as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let names: BTreeMap<String, String> = list(&metadata["packages"])
+            .iter()
+            .map(|package| (text(&package["id"]), text(&package["name"])))
+            .collect();
+        let members = list(&metadata["workspace_members"])
+            .iter()
+            .map(|id| names[&text(id)].clone())
+            .collect();
+        let mut graph = Graph {
+            members,
+            below: BTreeMap::new(),
+        };
+        for node in list(&metadata["resolve"]["nodes"]) {
+            let used = |dependency: &Value| list(&dependency["dep_kinds"]).iter().any(|kind| kind["kind"] != "dev");
+            let below = list(&node["deps"])
+                .into_iter()
+                .filter(used)
+                .map(|dependency| names[&text(&dependency["pkg"])].clone());
+            graph
+                .below
+                .entry(names[&text(&node["id"])].clone())
+                .or_default()
+                .extend(below);
+        }
+        graph
+    }
+
+    /// Everything below a crate, itself left out; only through crates of the workspace when `members_only`.
+    fn all_below(&self, name: &str, members_only: bool) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![name.to_owned()];
+        while let Some(next) = open.pop() {
+            for below in self.below.get(&next).into_iter().flatten() {
+                if found.insert(below.clone()) && (!members_only || self.members.contains(below)) {
+                    open.push(below.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// One line for each dependency that breaks a wall.
+    fn broken_walls(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        for (library, owners) in OWNERS {
+            let outside = self
+                .members
+                .iter()
+                .filter(|name| !owners.contains(&name.as_str()) && self.below[*name].contains(library));
+            broken.extend(
+                outside.map(|name| format!("{name} depends on {library}, which belongs to {}", owners.join(", "))),
+            );
+        }
+        let mut apart = |name: &str, below: &BTreeSet<String>, from: &[&str], why: &str| {
+            let there = from.iter().filter(|other| below.contains(**other));
+            broken.extend(there.map(|other| format!("{name} reaches {other}: {why}")));
+        };
+        for name in PURE {
+            apart(name, &self.all_below(name, false), &IMPURE, "it is a pure crate");
+        }
+        for name in PURE_BY_NAME {
+            apart(name, &self.all_below(name, true), &IMPURE, "it is a pure crate");
+        }
+        apart(
+            "verify",
+            &self.all_below("verify", true),
+            &CHECKED,
+            "it would check itself",
+        );
+        broken.sort();
+        broken.dedup();
+        broken
+    }
+}
+
+#[test]
+fn every_wall_between_the_crates_stands() {
+    let graph = Graph::of_this_workspace();
+    // A crate that was renamed would be behind no wall any more.
+    let named = OWNERS
+        .iter()
+        .flat_map(|(_, owners)| owners.iter())
+        .chain(&PURE_BY_NAME)
+        .chain(&CHECKED);
+    let gone: BTreeSet<_> = named.filter(|name| !graph.members.contains(**name)).collect();
+    assert_eq!(gone, BTreeSet::new(), "named here, but not in the workspace");
+    assert_eq!(graph.broken_walls(), Vec::<String>::new());
+}
+
+#[test]
+fn a_hole_in_each_kind_of_wall_is_told() {
+    let mut graph = Graph::of_this_workspace();
+    let mut hole = |from: &str, to: &str| graph.below.get_mut(from).unwrap().insert(to.to_owned());
+    hole("workers", "rdkafka");
+    hole("crc32fast", "tokio"); // below exactly-once-protocol, not named by it
+    hole("rules", "tonic");
+    hole("rules", "workers"); // below verify
+    let broken = graph.broken_walls();
+    for expected in [
+        "exactly-once-protocol reaches tokio: it is a pure crate",
+        "rules reaches tonic: it is a pure crate",
+        "verify reaches workers: it would check itself",
+        "workers depends on rdkafka, which belongs to exactly-once-kafka, cli, verify, load-tests, end-to-end",
+    ] {
+        assert!(
+            broken.iter().any(|line| line == expected),
+            "{expected} is missing in {broken:#?}"
+        );
+    }
+}
