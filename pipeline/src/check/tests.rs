@@ -258,9 +258,7 @@ limits: {in_flight_rows_max: 60000, transaction_timeout: 20s, session_timeout: 2
 
 #[test]
 fn a_value_that_was_not_understood_is_not_compared() {
-    insta::assert_snapshot!(faults_with("limits: {transaction_timeout: fast, session_timeout: 3s}\n"), @r#"
-    p.yaml:6:31: limits.transaction_timeout: `fast` is not understood; a duration is a whole number with a unit: ms, s, m, h or d, such as 40ms
-    "#);
+    insta::assert_snapshot!(faults_with("limits: {transaction_timeout: fast, session_timeout: 3s}\n"), @"p.yaml:6:31: limits.transaction_timeout: `fast` is not understood; a duration is a whole number with a unit: ms, s, m, h or d, such as 40ms");
 }
 
 #[test]

@@ -62,6 +62,19 @@ pub enum ShapeError {
         /// The other.
         second: String,
     },
+    /// A name means one field in one version and another field in another, through an alias.
+    #[error(
+        "`{field}` in version {version} of the schema could be `{path}` or another field, for some version has that \
+         name as an alias; take the alias away"
+    )]
+    Ambiguous {
+        /// A column that the name may mean.
+        path: String,
+        /// The name.
+        field: String,
+        /// The version that has it.
+        version: usize,
+    },
     /// Columns that begin with `_` are Sluice's own (`_topic`, `_offset`, ...).
     #[error("the column of `{path}` would begin with `_`, as only Sluice's own columns do; rename the field")]
     ReservedName {

@@ -44,6 +44,7 @@ fn merge_branch(newer: &mut Branch, older: Branch, path: &str) -> Result<(), Sha
             newer.aliases.push(name);
         }
     }
+    newer.names.extend(older.names);
     newer.nullable |= older.nullable;
     match (&mut newer.tree, older.tree) {
         (_, Tree::Nothing) => Ok(()),
@@ -106,8 +107,11 @@ fn promote_element(newer: &Element, older: &Element) -> Option<Element> {
     Some(Element { kind, nullable })
 }
 
+/// A column and the path of its field in each version that has it.
+pub(super) type Origin = (Column, Vec<(usize, String)>);
+
 /// The columns of merged fields: those of the newest version, then those that only older ones have.
-pub(super) fn columns(fields: &[Branch], fills: &Fills) -> Result<Vec<Column>, ShapeError> {
+pub(super) fn columns(fields: &[Branch], fills: &Fills) -> Result<Vec<Origin>, ShapeError> {
     let mut flat = Flatten {
         fills,
         columns: Vec::new(),
@@ -116,14 +120,14 @@ pub(super) fn columns(fields: &[Branch], fills: &Fills) -> Result<Vec<Column>, S
     flat.fields(fields)?;
     // Stable: within a version the schema's order stays.
     flat.columns.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
-    Ok(flat.columns.into_iter().map(|(_, column)| column).collect())
+    Ok(flat.columns.into_iter().map(|(_, origin)| origin).collect())
 }
 
 struct Flatten<'b> {
     /// The newest version's; what only older versions have is not in it.
     fills: &'b Fills,
     /// Each with the newest version that has it.
-    columns: Vec<(usize, Column)>,
+    columns: Vec<(usize, Origin)>,
     /// The fields from the top to here.
     above: Vec<&'b Branch>,
 }
@@ -138,7 +142,7 @@ impl<'b> Flatten<'b> {
                 Tree::Leaf(kind) => {
                     let version = self.above.iter().map(|branch| branch.version).min().unwrap_or_default();
                     let column = self.column(kind, version)?;
-                    self.columns.push((version, column));
+                    self.columns.push((version, (column, self.paths())));
                 }
             }
             self.above.pop();
@@ -170,6 +174,22 @@ impl<'b> Flatten<'b> {
             nullable: lacked || self.above.iter().any(|branch| branch.nullable),
             fills,
         })
+    }
+
+    /// The path of the field at the end of `above` in each version that has it.
+    fn paths(&self) -> Vec<(usize, String)> {
+        let mut paths: Option<Vec<(usize, String)>> = None;
+        for branch in &self.above {
+            let longer = |(version, path): (usize, String)| {
+                let (_, name) = branch.names.iter().find(|(other, _)| *other == version)?;
+                Some((version, join(&path, name)))
+            };
+            paths = Some(match paths {
+                None => branch.names.clone(),
+                Some(paths) => paths.into_iter().filter_map(longer).collect(),
+            });
+        }
+        paths.unwrap_or_default()
     }
 
     /// Every path that some choice of names and aliases makes, but for the column's own.

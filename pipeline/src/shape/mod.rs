@@ -190,12 +190,16 @@ impl Shape {
         for (index, schema) in older.iter().enumerate().rev() {
             merge::merge(&mut fields, tree::of(schema, index + 1)?, "")?;
         }
-        let columns = merge::columns(&fields, &fills)?;
+        let (columns, origins): (Vec<_>, Vec<_>) = merge::columns(&fields, &fills)?.into_iter().unzip();
         if columns.is_empty() {
             return Err(ShapeError::NoColumns);
         }
         merge::refuse_collisions(&columns)?;
-        Ok(Self { columns })
+        let shape = Self { columns };
+        for (index, schema) in versions.iter().enumerate() {
+            shape.refuse_ambiguity(schema, index + 1, &origins)?;
+        }
+        Ok(shape)
     }
 
     /// The Arrow schema: the columns in their order, under their names.

@@ -1,5 +1,4 @@
 use super::*;
-use proptest::prelude::*;
 
 fn schema(text: &str) -> Schema {
     Schema::parse_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -337,6 +336,24 @@ fn a_renamed_field_stays_one_column() {
 }
 
 #[test]
+fn an_alias_that_is_another_fields_name_elsewhere_is_refused_only_where_it_misleads() {
+    let int = |name: &str| format!(r#"{{"name":"{name}","type":"int"}}"#);
+    let renamed = r#"{"name":"b","aliases":["a"],"type":"int"}"#;
+    // Written under both names for a while: nothing is ambiguous, `a` stays a column of its own.
+    let both = format!("{},{}", int("a"), int("b"));
+    assert_eq!(shown(&shape(&[&both, renamed])), "b: int\na: int?\n");
+    // The old name comes back: as in Avro's own resolution, a name goes before an alias.
+    let back = format!("{},{}", int("b"), int("a"));
+    assert_eq!(shown(&shape(&[&int("a"), renamed, &back])), "b: int?\na: int?\n");
+    // In version 2 `a` is what became `b`, in version 1 it is not.
+    assert_eq!(
+        refusal(&[&both, &int("a"), renamed]),
+        "`a` in version 2 of the schema could be `b` or another field, for some version has that name as an alias; take \
+         the alias away"
+    );
+}
+
+#[test]
 fn defaults_stand_in_at_the_level_at_which_a_writer_lacks_something() {
     let inner = r#"{"type":"record","name":"C","fields":[
         {"name":"x","type":"int","default":1}, {"name":"y","type":"int","default":2}, {"name":"z","type":["null","int"],"default":null}]}"#;
@@ -411,78 +428,5 @@ fn a_schema_that_would_become_a_huge_table_is_refused() {
     assert!(refusal(&[&fields.join(",")]).contains("at most 4096 fields are possible"));
 }
 
-/// Schemas of every type, nested, with defaults and aliases here and there.
-fn any_type(names: u32) -> impl Strategy<Value = String> {
-    let leaf = prop_oneof![
-        Just(r#""int""#.to_owned()),
-        Just(r#""long""#.to_owned()),
-        Just(r#""double""#.to_owned()),
-        Just(r#""string""#.to_owned()),
-        Just(r#""bytes""#.to_owned()),
-        Just(r#""null""#.to_owned()),
-        Just(r#""E""#.to_owned()),
-        Just(r#"{"type":"long","logicalType":"timestamp-micros"}"#.to_owned()),
-        Just(r#"{"type":"bytes","logicalType":"decimal","precision":40,"scale":3}"#.to_owned()),
-    ];
-    leaf.prop_recursive(3, 12, 3, move |inner| {
-        prop_oneof![
-            inner
-                .clone()
-                .prop_map(|items| format!(r#"{{"type":"array","items":{items}}}"#)),
-            inner
-                .clone()
-                .prop_map(|values| format!(r#"{{"type":"map","values":{values}}}"#)),
-            inner.clone().prop_map(|other| format!(r#"["null",{other}]"#)),
-            (proptest::collection::vec(("[a-c_]", inner), 0..3), 0..names).prop_map(|(fields, name)| {
-                let fields: Vec<String> = fields
-                    .iter()
-                    .map(|(name, kind)| format!(r#"{{"name":"{name}","type":{kind},"aliases":["a","z"]}}"#))
-                    .collect();
-                format!(
-                    r#"{{"type":"record","name":"R{name}","fields":[{}]}}"#,
-                    fields.join(",")
-                )
-            }),
-        ]
-    })
-}
-
-fn any_schema() -> impl Strategy<Value = Option<Schema>> {
-    proptest::collection::vec(("[a-d]", any_type(1000), any::<bool>()), 1..6).prop_map(|fields| {
-        let field = |(name, kind, with_default): &(String, String, bool)| {
-            let default = if *with_default { r#","default":null"# } else { "" };
-            format!(r#"{{"name":"{name}","type":{kind}{default}}}"#)
-        };
-        let fields: Vec<String> = fields.iter().map(field).collect();
-        Schema::parse_str(&format!(
-            r#"{{"type":"record","name":"E","fields":[{}]}}"#,
-            fields.join(",")
-        ))
-        .ok()
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(512) })]
-
-    #[test]
-    fn versions_give_one_shape_that_covers_them_all_or_a_reason(versions in proptest::collection::vec(any_schema(), 1..4)) {
-        let versions: Vec<Schema> = versions.into_iter().flatten().collect();
-        let first = Shape::of(&versions);
-        prop_assert_eq!(&first, &Shape::of(&versions));
-        match first {
-            Ok(shape) => {
-                for writer in &versions {
-                    prop_assert!(shape.covers(writer), "{} does not cover {}", shown(&shape), writer.canonical_form());
-                }
-                let mut names: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
-                names.sort_unstable();
-                names.dedup();
-                prop_assert_eq!(names.len(), shape.columns.len());
-                prop_assert_eq!(shape.arrow().fields().len(), shape.columns.len());
-                prop_assert!(shape.columns.iter().all(|column| column.fills.len() == column.path.split('.').count()));
-            }
-            Err(error) => prop_assert!(!error.to_string().is_empty()),
-        }
-    }
-}
+#[path = "tests/properties.rs"]
+mod properties;

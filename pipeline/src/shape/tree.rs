@@ -26,6 +26,8 @@ pub(super) enum Tree {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Branch {
     pub name: String,
+    /// What it is called in each version that has it, newest first.
+    pub names: Vec<(usize, String)>,
     pub aliases: Vec<String>,
     pub default: Option<Value>,
     pub nullable: bool,
@@ -87,6 +89,7 @@ impl<'s> Walk<'s> {
             let (tree, nullable) = self.field(&field.schema, name.namespace(), &path)?;
             branches.push(Branch {
                 name: field.name.clone(),
+                names: vec![(self.version, field.name.clone())],
                 aliases: field.aliases.clone(),
                 default: field.default.clone(),
                 nullable,

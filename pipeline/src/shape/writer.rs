@@ -16,21 +16,17 @@ impl Shape {
         let Ok(fields) = Fields::of(writer) else {
             return false;
         };
-        let held = fields
+        let bound = self.bound(&fields);
+        let used: HashSet<&str> = bound.iter().flatten().copied().collect();
+        let all_used = fields
             .leaves
             .iter()
-            .all(|(path, leaf)| match (self.place(path), &leaf.tree) {
-                (None, Tree::Nothing) => true,
-                (None, _) => false,
-                (Some(index), tree) => self
-                    .columns
-                    .get(index)
-                    .is_some_and(|column| holds(column, tree, leaf.nullable)),
-            });
-        let complete = |(index, fill): &(usize, Option<Fill>)| {
-            fill.is_some() || self.columns.get(*index).is_some_and(|column| column.nullable)
-        };
-        held && self.lacking(&fields).iter().all(complete)
+            .all(|(path, leaf)| leaf.tree == Tree::Nothing || used.contains(path.as_str()));
+        let all_held = self.columns.iter().zip(&bound).all(|(column, path)| match path {
+            Some(path) => fields.leaves.get(*path).is_some_and(|leaf| holds(column, leaf)),
+            None => column.nullable || column.fill(fields.present(column)).is_some(),
+        });
+        all_used && all_held
     }
 
     /// The columns for which this writer has no field, each with what stands in its place (`None` = null).
@@ -38,29 +34,66 @@ impl Shape {
     /// # Errors
     /// When the schema can't be flattened at all.
     pub fn fills_for(&self, writer: &Schema) -> Result<Vec<(usize, Option<Fill>)>, ShapeError> {
-        Ok(self.lacking(&Fields::of(writer)?))
-    }
-
-    fn lacking(&self, fields: &Fields) -> Vec<(usize, Option<Fill>)> {
-        let found: HashSet<usize> = fields.leaves.keys().filter_map(|path| self.place(path)).collect();
-        let lacks = self
+        let fields = Fields::of(writer)?;
+        let bound = self.bound(&fields);
+        let lacked = self
             .columns
             .iter()
+            .zip(bound)
             .enumerate()
-            .filter(|(index, _)| !found.contains(index));
-        lacks
-            .map(|(index, column)| (index, column.fill(fields.present(column)).cloned()))
-            .collect()
+            .filter(|(_, (_, path))| path.is_none());
+        Ok(lacked
+            .map(|(index, (column, _))| (index, column.fill(fields.present(column)).cloned()))
+            .collect())
+    }
+
+    /// Refuses aliases through which one name means different columns in different versions: whoever sees a writer's
+    /// schema alone could not tell which. `origins` has the paths of each column's field by version.
+    pub(super) fn refuse_ambiguity(
+        &self,
+        schema: &Schema,
+        version: usize,
+        origins: &[Vec<(usize, String)>],
+    ) -> Result<(), ShapeError> {
+        let fields = Fields::of(schema)?;
+        for ((column, bound), paths) in self.columns.iter().zip(self.bound(&fields)).zip(origins) {
+            let meant = paths
+                .iter()
+                .find(|(other, _)| *other == version)
+                .map(|(_, path)| path.as_str());
+            if bound != meant {
+                return Err(ShapeError::Ambiguous {
+                    path: column.path.clone(),
+                    field: bound.or(meant).unwrap_or_default().to_owned(),
+                    version,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the writer's fields fills each column: that under its own path before any under an alias, and never
+    /// one that another column has under its own.
+    fn bound<'f>(&self, fields: &'f Fields) -> Vec<Option<&'f str>> {
+        let mut taken = HashSet::new();
+        let bind = |(index, column): (usize, &Column)| {
+            let paths = std::iter::once(&column.path).chain(&column.aliases);
+            let mut found = paths.filter(|path| self.place(path) == Some(index) && !taken.contains(*path));
+            let (path, _) = found.find_map(|path| fields.leaves.get_key_value(path))?;
+            taken.insert(path.clone());
+            Some(path.as_str())
+        };
+        self.columns.iter().enumerate().map(bind).collect()
     }
 }
 
-fn holds(column: &Column, tree: &Tree, nullable: bool) -> bool {
-    let kind_fits = match tree {
+fn holds(column: &Column, leaf: &Leaf) -> bool {
+    let kind_fits = match &leaf.tree {
         Tree::Nothing => true,
         Tree::Leaf(kind) => promote(&column.kind, kind).as_ref() == Some(&column.kind),
         Tree::Record(_) => false,
     };
-    kind_fits && (column.nullable || !nullable)
+    kind_fits && (column.nullable || !leaf.nullable)
 }
 
 /// A writer's fields by path.
