@@ -1,0 +1,304 @@
+//! One batch as one block of ClickHouse's Native format, ready to be sent.
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use crate::native::{Layout, varint};
+use crate::plain::plain;
+use crate::{Error, frames};
+
+/// The server splits larger blocks (`max_insert_block_size`, which inserts pin); a block that is split is not one
+/// token's block any more.
+pub(crate) const ROWS_MAX: usize = 1_000_000;
+/// Below `min_insert_block_size_bytes`, at which the server would emit what it has gathered.
+const RAW_BYTES_MAX: usize = 200 * 1024 * 1024;
+
+/// Where each row of a batch came from, in the order of the batch's rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// The Kafka topic of all of them.
+    pub topic: &'a str,
+    /// The partition.
+    pub partition: &'a [i32],
+    /// The offset of the event.
+    pub offset: &'a [i64],
+    /// Which of the rows that rules made of this event, from 0.
+    pub index: &'a [u16],
+    /// [`crate::row_hashes`] of the batch.
+    pub row_hash: &'a [u64],
+}
+
+/// A batch as the server takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Block {
+    /// Native format in LZ4 frames, for `decompress=1`.
+    pub bytes: Vec<u8>,
+    /// How many rows.
+    pub rows: usize,
+    /// `name type, …`: what `input('…')` has to be told.
+    pub structure: String,
+    /// The names alone, in the same order.
+    pub columns: Vec<String>,
+}
+
+/// Writes the rows of `batch` and where they came from as one block, in this `order` (see [`crate::sort_order`]; a
+/// subset of the rows may be written, as for a route or a repair). `low_cardinality` names the text columns that the
+/// table stores so; a wrong list costs the server a conversion and changes no value.
+///
+/// # Errors
+/// [`Error::Value`] for a decimal of more digits than its column has; [`Error::Column`] for a type no pipeline has;
+/// [`Error::Block`] when the arguments don't fit each other or the block is over a million rows or 200 MiB.
+pub fn encode(
+    batch: &RecordBatch,
+    identity: &Identity<'_>,
+    order: &[usize],
+    low_cardinality: &[impl AsRef<str>],
+) -> Result<Block, Error> {
+    fits(batch, identity, order)?;
+    let columns = batch.num_columns() + 5;
+    let mut block = Writer {
+        raw: Vec::with_capacity(order.len() * 64),
+        structure: String::new(),
+        columns: Vec::new(),
+    };
+    varint(&mut block.raw, columns as u64);
+    varint(&mut block.raw, order.len() as u64);
+    for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        let array = plain(field.name(), array)?;
+        let low = low_cardinality.iter().any(|name| name.as_ref() == field.name());
+        let layout = Layout::of(array.data_type(), field.is_nullable(), low)
+            .map_err(|reason| Error::column(field.name(), reason))?;
+        block.column(field.name(), &layout, &array, order)?;
+    }
+    block.identity(identity, order);
+    if block.raw.len() > RAW_BYTES_MAX {
+        return Err(Error::Block(format!(
+            "{} bytes, at most {RAW_BYTES_MAX}: make the batches smaller",
+            block.raw.len()
+        )));
+    }
+    Ok(Block {
+        bytes: frames::compress(&block.raw)?,
+        rows: order.len(),
+        structure: block.structure,
+        columns: block.columns,
+    })
+}
+
+fn fits(batch: &RecordBatch, identity: &Identity<'_>, order: &[usize]) -> Result<(), Error> {
+    let rows = batch.num_rows();
+    let lengths = [
+        identity.partition.len(),
+        identity.offset.len(),
+        identity.index.len(),
+        identity.row_hash.len(),
+    ];
+    if lengths != [rows; 4] {
+        return Err(Error::Block(format!("{rows} rows, but identities of {lengths:?}")));
+    }
+    if let Some(beyond) = order.iter().find(|&&row| row >= rows) {
+        return Err(Error::Block(format!("the order names row {beyond} of {rows}")));
+    }
+    if order.len() > ROWS_MAX {
+        return Err(Error::Block(format!(
+            "{} rows, at most {ROWS_MAX}: make the batches smaller",
+            order.len()
+        )));
+    }
+    Ok(())
+}
+
+struct Writer {
+    raw: Vec<u8>,
+    structure: String,
+    columns: Vec<String>,
+}
+
+impl Writer {
+    fn head(&mut self, name: &str, type_name: &str) {
+        for text in [name, type_name] {
+            varint(&mut self.raw, text.len() as u64);
+            self.raw.extend_from_slice(text.as_bytes());
+        }
+        if !self.structure.is_empty() {
+            self.structure.push_str(", ");
+        }
+        self.structure.push_str(&crate::sql::name(name));
+        self.structure.push(' ');
+        self.structure.push_str(type_name);
+        self.columns.push(name.to_owned());
+    }
+
+    fn column(&mut self, name: &str, layout: &Layout, array: &ArrayRef, order: &[usize]) -> Result<(), Error> {
+        self.head(name, &layout.type_name());
+        layout.prefix(&mut self.raw);
+        layout
+            .values(&mut self.raw, array, order)
+            .map_err(|fault| Error::Value {
+                column: name.to_owned(),
+                row: fault.row,
+                reason: fault.reason,
+            })
+    }
+
+    fn identity(&mut self, identity: &Identity<'_>, order: &[usize]) {
+        self.head("_topic", "LowCardinality(String)");
+        crate::native::constant_text(&mut self.raw, identity.topic, order.len());
+        self.numbers("_partition", "Int32", order, |row| {
+            identity.partition[row].to_le_bytes()
+        });
+        self.numbers("_offset", "Int64", order, |row| identity.offset[row].to_le_bytes());
+        self.numbers("_index", "UInt16", order, |row| identity.index[row].to_le_bytes());
+        self.numbers("_row_hash", "UInt64", order, |row| identity.row_hash[row].to_le_bytes());
+    }
+
+    fn numbers<const N: usize>(&mut self, name: &str, type_name: &str, order: &[usize], of: impl Fn(usize) -> [u8; N]) {
+        self.head(name, type_name);
+        self.raw.reserve(order.len() * N);
+        order.iter().for_each(|&row| self.raw.extend_from_slice(&of(row)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Decimal128Array, Int32Array, ListArray, StringArray};
+    use arrow::datatypes::{DataType, Int32Type};
+
+    use super::*;
+    use crate::frames::tests::decompress;
+
+    fn batch() -> RecordBatch {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["a", "bc"]));
+        let low: ArrayRef = Arc::new(StringArray::from(vec![None, Some("x")]));
+        let numbers: ArrayRef = Arc::new(Int32Array::from(vec![Some(1), None]));
+        let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(vec![
+            Some(vec![Some(5), None]),
+            None,
+        ]));
+        RecordBatch::try_from_iter_with_nullable([
+            ("t", texts, false),
+            ("low", low, true),
+            ("n", numbers, true),
+            ("l", lists, true),
+        ])
+        .unwrap()
+    }
+
+    const IDENTITY: Identity<'static> = Identity {
+        topic: "k",
+        partition: &[1, 2],
+        offset: &[3, 4],
+        index: &[5, 6],
+        row_hash: &[7, 8],
+    };
+
+    fn bytes(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    #[test]
+    fn a_block_is_these_bytes_and_no_others() {
+        let block = encode(&batch(), &IDENTITY, &[1, 0], &["low"]).unwrap();
+        let number = |number: u64| number.to_le_bytes();
+        let expected = bytes(&[
+            &[9, 2],
+            b"\x01t\x06String\x02bc\x01a",
+            b"\x03low\x20LowCardinality(Nullable(String))",
+            &number(1),
+            // One-byte numbers, keys come with the block; the first key stands for null.
+            &number(0x600),
+            &number(2),
+            b"\x00\x01x",
+            &number(2),
+            &[1, 0],
+            b"\x01n\x0FNullable(Int32)",
+            &[1, 0, 0, 0, 0, 0, 1, 0, 0, 0],
+            b"\x01l\x16Array(Nullable(Int32))",
+            &number(0),
+            &number(2),
+            &[0, 1, 5, 0, 0, 0, 0, 0, 0, 0],
+            b"\x06_topic\x16LowCardinality(String)",
+            &number(1),
+            &number(0x600),
+            &number(1),
+            b"\x01k",
+            &number(2),
+            &[0, 0],
+            b"\x0A_partition\x05Int32\x02\0\0\0\x01\0\0\0",
+            b"\x07_offset\x05Int64",
+            &number(4),
+            &number(3),
+            b"\x06_index\x06UInt16\x06\0\x05\0",
+            b"\x09_row_hash\x06UInt64",
+            &number(8),
+            &number(7),
+        ]);
+        assert_eq!(decompress(&block.bytes), expected);
+        assert_eq!(block.rows, 2);
+        assert_eq!(
+            block.columns,
+            [
+                "t",
+                "low",
+                "n",
+                "l",
+                "_topic",
+                "_partition",
+                "_offset",
+                "_index",
+                "_row_hash"
+            ]
+        );
+        assert!(
+            block
+                .structure
+                .starts_with("`t` String, `low` LowCardinality(Nullable(String)), "),
+            "{}",
+            block.structure
+        );
+    }
+
+    #[test]
+    fn some_of_the_rows_can_be_written_and_none_beyond_them() {
+        let block = encode(&batch(), &IDENTITY, &[1], &[] as &[&str]).unwrap();
+        assert_eq!(block.rows, 1);
+        assert!(decompress(&block.bytes).starts_with(b"\x09\x01\x01t\x06String\x02bc"));
+        let beyond = encode(&batch(), &IDENTITY, &[0, 2], &[] as &[&str]).unwrap_err();
+        assert_eq!(
+            beyond.to_string(),
+            "the block can't be made: the order names row 2 of 2"
+        );
+        let short = encode(
+            &batch(),
+            &Identity {
+                offset: &[3],
+                ..IDENTITY
+            },
+            &[0],
+            &[] as &[&str],
+        )
+        .unwrap_err();
+        assert_eq!(
+            short.to_string(),
+            "the block can't be made: 2 rows, but identities of [2, 1, 2, 2]"
+        );
+    }
+
+    #[test]
+    fn a_decimal_of_too_many_digits_names_its_row_even_inside_a_list() {
+        let decimals = |values: Vec<i128>| Decimal128Array::from(values).with_precision_and_scale(3, 1).unwrap();
+        let lists = ListArray::new(
+            Arc::new(arrow::datatypes::Field::new("item", DataType::Decimal128(3, 1), false)),
+            arrow::buffer::OffsetBuffer::from_lengths([0, 2]),
+            Arc::new(decimals(vec![999, 1000])),
+            None,
+        );
+        for array in [Arc::new(decimals(vec![-999, -1000])) as ArrayRef, Arc::new(lists)] {
+            let batch = RecordBatch::try_from_iter([("d", array)]).unwrap();
+            let fault = encode(&batch, &IDENTITY, &[0, 1], &[] as &[&str]).unwrap_err();
+            assert!(matches!(&fault, Error::Value { row: 1, .. }), "{fault:?}");
+            assert!(fault.to_string().ends_with("1000 has more than 3 digits"), "{fault}");
+        }
+    }
+}
