@@ -1,0 +1,35 @@
+//! SQL expressions over an event's columns: parsed, resolved, typed, planned, and evaluated so that one bad row
+//! fails alone.
+
+mod functions;
+mod parsed;
+mod plan;
+mod lossless;
+mod checked;
+mod guarded;
+mod join_text;
+mod map_entry;
+mod evaluate;
+
+pub use evaluate::{Evaluated, panicked, shortened};
+pub use map_entry::lookup;
+pub use parsed::{Name, Parsed, unknown_column};
+pub use plan::{Expression, Wanted};
+
+use crate::position::Place;
+
+/// What is wrong inside an expression, and where in its text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistake {
+    pub place: Place,
+    pub message: String,
+}
+
+impl Mistake {
+    pub fn new(place: Place, message: impl Into<String>) -> Self {
+        Self {
+            place,
+            message: message.into(),
+        }
+    }
+}
