@@ -87,8 +87,8 @@ impl Dictionary {
         const HAS_ADDITIONAL_KEYS: u64 = 1 << 9;
         const NEEDS_UPDATE: u64 = 1 << 10;
         let (width, kind): (usize, u64) = match self.ends.len() {
-            ..=0x100 => (1, 0),
-            ..=0x1_0000 => (2, 1),
+            0..=0x100 => (1, 0),
+            0x101..=0x1_0000 => (2, 1),
             _ => (4, 2),
         };
         out.extend((kind | HAS_ADDITIONAL_KEYS | NEEDS_UPDATE).to_le_bytes());

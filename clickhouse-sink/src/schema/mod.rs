@@ -7,6 +7,7 @@ mod desired;
 mod table;
 mod rollup;
 mod existing;
+mod column;
 mod plan;
 
 pub use desired::{Desired, desired, low_cardinality};

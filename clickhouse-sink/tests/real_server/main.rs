@@ -8,4 +8,6 @@ mod types;
 mod inserting;
 mod doubt;
 mod reading_back;
+mod shop;
 mod evolving;
+mod refusing;

@@ -61,7 +61,7 @@ async fn round_trip(
     (client, rows.lines().map(|row| row.replace(", ", ",")).collect())
 }
 
-fn column<'a>(name: &'a str, array: impl Array + 'static) -> (&'a str, ArrayRef, bool) {
+fn column(name: &str, array: impl Array + 'static) -> (&str, ArrayRef, bool) {
     let nullable = array.null_count() > 0;
     (name, Arc::new(array), nullable)
 }
