@@ -1,1 +1,115 @@
-fn main() {}
+//! `sluice`: one binary, a subcommand for each role and each tool.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod target;
+mod check;
+mod topics;
+mod schema;
+mod rules;
+mod roles;
+mod up;
+mod stack;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Exactly-once stream processing from Kafka to ClickHouse, alert topics and gRPC services.
+#[derive(Parser)]
+#[command(name = "sluice", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Log lines as JSON (level: SLUICE_LOG, for example SLUICE_LOG=debug)
+    #[arg(long, global = true)]
+    log_json: bool,
+}
+
+/// Options of every command that works on a pipeline.
+#[derive(Args, Clone)]
+pub struct Common {
+    /// The pipeline file
+    #[arg(long, short, value_name = "FILE", default_value = "pipeline.yaml")]
+    pub pipeline: PathBuf,
+    /// Directory of the development stack whose addresses take the place of those that the file leaves out
+    #[arg(long, value_name = "DIR", default_value = ".sluice/devstack")]
+    pub stack: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything on this machine: what the file leaves out as a development stack, then every role
+    Up(up::UpArgs),
+    /// Run a worker
+    Worker(roles::WorkerArgs),
+    /// Run the rules service
+    Config(roles::ConfigArgs),
+    /// Run the billing service
+    Billing(roles::BillingArgs),
+    /// Check a pipeline file and report all faults at once
+    Check(Common),
+    /// Check, apply or test rules
+    #[command(subcommand)]
+    Rules(rules::RulesCommand),
+    /// Topics, tables and rollups from the pipeline file; Avro schemas into the registry
+    #[command(subcommand)]
+    Schema(schema::SchemaCommand),
+    /// Start, stop or show a development stack: Kafka, schema registry, ClickHouse
+    #[command(subcommand)]
+    Devstack(stack::StackCommand),
+}
+
+/// How a command ended that did not do what was asked.
+pub enum Failure {
+    /// What was looked at is wrong; the report was printed already.
+    Found,
+    /// Something could not be done.
+    Error(String),
+}
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    fn from(error: E) -> Failure {
+        Failure::Error(error.to_string())
+    }
+}
+
+fn main() -> ExitCode {
+    if let Some(done) = devstack::hidden_main(std::env::args_os()) {
+        return done;
+    }
+    let cli = Cli::parse();
+    serve::logs(cli.log_json);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("sluice: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Found) => ExitCode::FAILURE,
+        Err(Failure::Error(message)) => {
+            eprintln!("sluice: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Worker(args) => roles::worker(args).await,
+        Command::Config(args) => roles::config(args).await,
+        Command::Billing(args) => roles::billing(args).await,
+        Command::Check(common) => check::run(&common).await,
+        Command::Rules(command) => rules::run(command).await,
+        Command::Schema(command) => schema::run(command).await,
+        Command::Devstack(command) => stack::run(command).await,
+    }
+}

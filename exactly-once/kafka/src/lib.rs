@@ -19,6 +19,11 @@ pub use offsets::Start;
 pub use settings::Connection;
 pub use transactions::{Answer, Message, Transactor, Work};
 
+/// A record as librdkafka holds it, and the trait that reads its fields: handed on so that no other crate of the
+/// worker's needs the client library itself.
+pub use rdkafka::Message as MessageFields;
+pub use rdkafka::message::BorrowedMessage;
+
 use thiserror::Error;
 
 /// What can go wrong before or beside a transaction. Errors of transactions are outcomes, not errors.

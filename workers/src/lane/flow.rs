@@ -4,8 +4,7 @@ use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Group, headers};
 use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
-use rdkafka::Message as _;
-use rdkafka::message::BorrowedMessage;
+use exactly_once_kafka::{BorrowedMessage, MessageFields as _};
 
 use super::{Inbox, LaneError, LaneLoop};
 use crate::collect::{Position, Record, Refusal, Stage};

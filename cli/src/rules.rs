@@ -1,0 +1,148 @@
+//! `sluice rules check|apply|test`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use pipeline::{Pipeline, RulesFrom};
+use proto::config::v1::{Document, PutRulesRequest};
+use rules::Catalog;
+
+use crate::{Common, Failure, target};
+
+#[derive(Subcommand)]
+pub enum RulesCommand {
+    /// Check rule files against the pipeline's schemas; all faults at once
+    Check(RulesArgs),
+    /// Check, then publish to the rules service as one new revision
+    Apply(RulesArgs),
+    /// Run the tests inside rule files
+    Test(RulesArgs),
+}
+
+#[derive(Args)]
+pub struct RulesArgs {
+    /// Rule files or directories; default: the pipeline's rules directory
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub async fn run(command: RulesCommand) -> Result<(), Failure> {
+    match command {
+        RulesCommand::Check(args) => check(&args).await,
+        RulesCommand::Test(args) => test(&args).await,
+        RulesCommand::Apply(args) => apply(&args).await,
+    }
+}
+
+/// What rules may name, from the registry's schemas.
+pub async fn catalog(pipeline: &Pipeline) -> Result<Catalog, Failure> {
+    let registry = workers::worker::registry(pipeline)?;
+    let mut shapes = Vec::new();
+    for source in 0..pipeline.sources.len() {
+        shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
+    }
+    let model = workers::model::Model::new(std::sync::Arc::new(pipeline.clone()), shapes, 1)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok((*model.catalog).clone())
+}
+
+fn documents(args: &RulesArgs, pipeline: &Pipeline) -> Result<Vec<(String, String)>, Failure> {
+    let mut files = args.files.clone();
+    if files.is_empty() {
+        match &pipeline.connections.rules {
+            RulesFrom::Dir(dir) => files.push(dir.clone()),
+            _ => return Err(Failure::Error("name the rule files: the pipeline has no rules directory".into())),
+        }
+    }
+    let mut documents = Vec::new();
+    for file in files {
+        if file.is_dir() {
+            documents.extend(workers::rulebook::directory(&file)?);
+        } else {
+            let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+            documents.push((file.display().to_string(), text));
+        }
+    }
+    Ok(documents)
+}
+
+async fn check(args: &RulesArgs) -> Result<(), Failure> {
+    let pipeline = target::load(&args.common).await?;
+    let documents = documents(args, &pipeline)?;
+    let catalog = catalog(&pipeline).await?;
+    let revision = rules::Revision::compile(0, &documents, &catalog).map_err(|faults| {
+        target::print_faults(&faults, args.common.json);
+        Failure::Found
+    })?;
+    if args.common.json {
+        println!("{}", serde_json::json!({"documents": documents.len(), "digest": format!("{:016x}", revision.digest)}));
+    } else {
+        println!("{} documents are right (digest {:016x})", documents.len(), revision.digest);
+    }
+    Ok(())
+}
+
+async fn test(args: &RulesArgs) -> Result<(), Failure> {
+    let pipeline = target::load(&args.common).await?;
+    let documents = documents(args, &pipeline)?;
+    let catalog = catalog(&pipeline).await?;
+    let (mut passed, mut failed) = (0, 0);
+    let mut results = Vec::new();
+    for (file, text) in &documents {
+        let rules = rules::check(file, text, &catalog).map_err(|faults| {
+            target::print_faults(&faults, args.common.json);
+            Failure::Found
+        })?;
+        for outcome in rules::run_tests(&rules, &catalog) {
+            *(if outcome.passed { &mut passed } else { &mut failed }) += 1;
+            if args.common.json {
+                results.push(serde_json::json!({"file": file, "name": outcome.name, "line": outcome.line,
+                    "passed": outcome.passed, "differences": outcome.differences}));
+            } else if !outcome.passed {
+                eprintln!("{file}:{}:{}: {} failed", outcome.line, outcome.column, outcome.name);
+                outcome.differences.iter().for_each(|difference| eprintln!("  {difference}"));
+            }
+        }
+    }
+    if args.common.json {
+        println!("{}", serde_json::json!({"passed": passed, "failed": failed, "tests": results}));
+    } else {
+        println!("{passed} passed, {failed} failed");
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::Found) }
+}
+
+async fn apply(args: &RulesArgs) -> Result<(), Failure> {
+    let pipeline = target::load(&args.common).await?;
+    let RulesFrom::Service { url, .. } = &pipeline.connections.rules else {
+        return Err(Failure::Error(
+            "`connections.rules` is no service: workers read the directory themselves, there is nothing to apply".into(),
+        ));
+    };
+    let documents = documents(args, &pipeline)?;
+    let client = config_service::client::Client::new(url, None)?;
+    let request = PutRulesRequest {
+        pipeline: pipeline.name.clone(),
+        documents: documents
+            .into_iter()
+            .map(|(file, text)| Document { tenant: String::new(), text, file })
+            .collect(),
+        base: None,
+        check_only: false,
+    };
+    match client.put(request).await? {
+        config_service::client::Put::Accepted(revision) => {
+            if args.common.json {
+                println!("{}", serde_json::json!({"revision": revision.number}));
+            } else {
+                println!("rules@{}", revision.number);
+            }
+            Ok(())
+        }
+        config_service::client::Put::Refused(faults) => {
+            target::print_faults(&faults, args.common.json);
+            Err(Failure::Found)
+        }
+    }
+}

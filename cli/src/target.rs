@@ -1,0 +1,72 @@
+//! The pipeline that a command works on: the checked file, with a running development stack in the place of the
+//! addresses that the file leaves out.
+
+use std::path::Path;
+
+use devstack::Part;
+use pipeline::{Kafka, Pipeline};
+
+use crate::{Common, Failure};
+
+/// Loads and checks the file; prints all faults if there are any.
+pub async fn load(common: &Common) -> Result<Pipeline, Failure> {
+    let mut pipeline = checked(common)?;
+    fill(&mut pipeline, &common.stack).await;
+    Ok(pipeline)
+}
+
+/// The file alone.
+pub fn checked(common: &Common) -> Result<Pipeline, Failure> {
+    pipeline::load(&common.pipeline).map_err(|faults| {
+        print_faults(&faults, common.json);
+        Failure::Found
+    })
+}
+
+/// Every fault on a line of its own, or all as JSON.
+pub fn print_faults(faults: &[document::Fault], json: bool) {
+    if json {
+        let all: Vec<_> = faults
+            .iter()
+            .map(|fault| {
+                serde_json::json!({"file": fault.file, "line": fault.line, "column": fault.column,
+                    "path": fault.path, "message": fault.message})
+            })
+            .collect();
+        println!("{}", serde_json::json!({ "faults": all }));
+        return;
+    }
+    for fault in faults {
+        eprintln!("{fault}");
+    }
+    let count = faults.len();
+    eprintln!("{count} fault{}", if count == 1 { "" } else { "s" });
+}
+
+/// Puts the addresses of a running stack where the file has none.
+pub async fn fill(pipeline: &mut Pipeline, stack: &Path) {
+    let connections = &pipeline.connections;
+    let complete =
+        connections.kafka.is_some() && connections.registry.url.is_some() && connections.clickhouse.url.is_some();
+    if complete {
+        return;
+    }
+    let Ok(parts) = devstack::status(stack).await else { return };
+    let address = |part: Part| parts.iter().find(|one| one.part == part).map(|one| one.address.clone());
+    let connections = &mut pipeline.connections;
+    if connections.kafka.is_none()
+        && let Some(address) = address(Part::Kafka)
+    {
+        connections.kafka = Some(local_kafka(address));
+    }
+    if connections.registry.url.is_none() {
+        connections.registry.url = address(Part::Registry);
+    }
+    if connections.clickhouse.url.is_none() {
+        connections.clickhouse.url = address(Part::ClickHouse);
+    }
+}
+
+fn local_kafka(address: String) -> Kafka {
+    Kafka { brokers: vec![address], tls: None, sasl: None, properties: std::collections::BTreeMap::new() }
+}

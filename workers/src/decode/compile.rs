@@ -1,0 +1,376 @@
+//! Writer schema and shape to a plan.
+//!
+//! First a survey of the writer's fields by path, then each column finds the field that fills it (its own path before an
+//! alias), then one walk in the writer's order makes the steps. A column without a field gets the newest version's default
+//! where the record is that lacks it: inside an optional record, only when that record is there.
+
+use std::collections::{HashMap, HashSet};
+
+use apache_avro::Schema;
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, NamespaceRef, RecordSchema, ResolvedSchema, UuidSchema};
+use pipeline::shape::{Fill, Kind, Shape};
+
+use super::columns::layout;
+use super::error::PlanError;
+use super::plan::{Plan, Step};
+use super::slot::{Number, Op, Slot, UuidBytes};
+use super::types::{TypesBuilder, decimal_limit, deeper, unresolved};
+
+pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
+    let Schema::Record(record) = writer else {
+        return Err(PlanError::NotARecord { found: noun(writer) });
+    };
+    let resolved =
+        ResolvedSchema::new(writer).map_err(|error| PlanError::Unresolved { reason: error.to_string() })?;
+    let mut compiler = Compiler {
+        shape,
+        resolved: &resolved,
+        types: TypesBuilder::new(resolved.get_names()),
+        paths: Vec::new(),
+        placed: HashMap::new(),
+        fills: HashMap::new(),
+    };
+    let mut survey = Survey::default();
+    let root = compiler.around(record, None);
+    compiler.survey(record, root.as_deref(), "", &mut survey)?;
+    compiler.place(&survey)?;
+    let (steps, _) = compiler.record(Place { record, around: root.as_deref(), path: "", depth: 1 })?;
+    Ok(Plan { steps, paths: compiler.paths, types: compiler.types.finish(), layout: layout(shape) })
+}
+
+/// What a writer has, by dotted path.
+#[derive(Default)]
+struct Survey {
+    leaves: HashSet<String>,
+    records: HashSet<String>,
+}
+
+struct Compiler<'a> {
+    shape: &'a Shape,
+    resolved: &'a ResolvedSchema<'a>,
+    types: TypesBuilder<'a>,
+    paths: Vec<String>,
+    /// Writer path of a field -> its column.
+    placed: HashMap<String, usize>,
+    /// Writer path of a record -> the columns that it lacks.
+    fills: HashMap<String, Vec<(usize, Option<Fill>)>>,
+}
+
+/// A record in the writer: where it is, and how many containers are around its fields.
+#[derive(Clone, Copy)]
+struct Place<'s> {
+    record: &'s RecordSchema,
+    around: NamespaceRef<'s>,
+    path: &'s str,
+    depth: u32,
+}
+
+/// A record field's type, if it is a record, or a union of null and one (then with null's index).
+struct RecordField<'s> {
+    record: &'s RecordSchema,
+    namespace: Option<String>,
+    null: Option<i64>,
+}
+
+/// The column that a value goes to, and where it stands.
+#[derive(Clone, Copy)]
+struct Target<'t> {
+    column: usize,
+    kind: &'t Kind,
+    nullable: bool,
+    path: &'t str,
+    depth: u32,
+    /// Inside an array or map.
+    repeated: bool,
+}
+
+impl<'a> Compiler<'a> {
+    /// The namespace in which the names inside a record are read.
+    fn around(&self, record: &RecordSchema, outer: NamespaceRef<'_>) -> Option<String> {
+        record.name.fully_qualified_name(outer).namespace().map(str::to_owned)
+    }
+
+    fn follow<'s>(&self, schema: &'s Schema, around: NamespaceRef<'_>) -> Result<(&'s Schema, Option<String>), PlanError>
+    where
+        'a: 's,
+    {
+        let Schema::Ref { name } = schema else {
+            return Ok((schema, around.map(str::to_owned)));
+        };
+        let name = name.fully_qualified_name(around);
+        let named = self.resolved.get_names().get(name.as_ref()).ok_or_else(|| unresolved(&name))?;
+        Ok((named, name.namespace().map(str::to_owned)))
+    }
+
+    /// Whether some column lies below this path. Descending only then ends recursive schemas.
+    fn below(&self, path: &str) -> bool {
+        let inside = |whole: &str| whole.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.shape.columns.iter().any(|column| inside(&column.path) || column.aliases.iter().any(|alias| inside(alias)))
+    }
+
+    fn record_field<'s>(
+        &self,
+        schema: &'s Schema,
+        around: NamespaceRef<'_>,
+        path: &str,
+    ) -> Result<Option<RecordField<'s>>, PlanError>
+    where
+        'a: 's,
+    {
+        if self.shape.place(path).is_some() || !self.below(path) {
+            return Ok(None);
+        }
+        let (inner, null) = match schema {
+            Schema::Union(union) => match union.variants() {
+                [Schema::Null, other] => (other, Some(0)),
+                [other, Schema::Null] => (other, Some(1)),
+                _ => return Ok(None),
+            },
+            other => (other, None),
+        };
+        let (inner, around) = self.follow(inner, around)?;
+        Ok(match inner {
+            Schema::Record(record) => {
+                Some(RecordField { record, namespace: self.around(record, around.as_deref()), null })
+            }
+            _ => None,
+        })
+    }
+
+    fn survey(
+        &self,
+        record: &RecordSchema,
+        around: NamespaceRef<'_>,
+        path: &str,
+        survey: &mut Survey,
+    ) -> Result<(), PlanError> {
+        for field in &record.fields {
+            let path = join(path, &field.name);
+            match self.record_field(&field.schema, around, &path)? {
+                Some(inner) => {
+                    self.survey(inner.record, inner.namespace.as_deref(), &path, survey)?;
+                    survey.records.insert(path);
+                }
+                None => {
+                    survey.leaves.insert(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides for each column which field fills it, or else which default.
+    fn place(&mut self, survey: &Survey) -> Result<(), PlanError> {
+        for (index, column) in self.shape.columns.iter().enumerate() {
+            let paths = || std::iter::once(&column.path).chain(&column.aliases);
+            let found = paths().find(|path| {
+                survey.leaves.contains(*path)
+                    && self.shape.place(path) == Some(index)
+                    && !self.placed.contains_key(*path)
+            });
+            if let Some(path) = found {
+                self.placed.insert(path.clone(), index);
+                continue;
+            }
+            let records = paths().map(|path| records_above(path, survey));
+            let (present, record) = records.max_by_key(|(present, _)| *present).unwrap_or_default();
+            let fill = column.fill(present).cloned();
+            if fill.is_none() && !column.nullable {
+                return Err(not_covered(&column.name, "lacks its field, which has no default"));
+            }
+            self.fills.entry(record).or_default().push((index, fill));
+        }
+        Ok(())
+    }
+
+    /// The steps of a record's fields, and all columns that they write to.
+    fn record(&mut self, place: Place<'_>) -> Result<(Vec<Step>, Vec<usize>), PlanError> {
+        let (mut steps, mut columns) = (Vec::new(), Vec::new());
+        for field in &place.record.fields {
+            let path = join(place.path, &field.name);
+            if let Some(index) = self.placed.get(&path).copied() {
+                let column = self.shape.columns.get(index).ok_or_else(|| not_covered(&path, "has no such column"))?;
+                let target = Target {
+                    column: index,
+                    kind: &column.kind,
+                    nullable: column.nullable,
+                    path: &path,
+                    depth: place.depth,
+                    repeated: false,
+                };
+                let slot = self.slot(&field.schema, place.around, target)?;
+                steps.push(Step::Put { column: index, slot, path: self.paths.len() });
+                self.paths.push(path);
+                columns.push(index);
+                continue;
+            }
+            let Some(inner) = self.record_field(&field.schema, place.around, &path)? else {
+                let id = self.types.add(&field.schema, place.around)?;
+                steps.push(Step::Skip { id, depth: place.depth, path: self.paths.len() });
+                self.paths.push(path);
+                continue;
+            };
+            let depth = level(place.depth, &path)?;
+            let around = inner.namespace.as_deref();
+            let (mut inside, touched) = self.record(Place { record: inner.record, around, path: &path, depth })?;
+            match inner.null {
+                None => steps.append(&mut inside),
+                Some(null) => steps.push(self.optional(null, inside, touched.clone(), path)?),
+            }
+            columns.extend(touched);
+        }
+        for (column, fill) in self.fills.remove(place.path).unwrap_or_default() {
+            steps.push(Step::Fill { column, fill });
+            columns.push(column);
+        }
+        Ok((steps, columns))
+    }
+
+    fn optional(
+        &mut self,
+        null: i64,
+        steps: Vec<Step>,
+        columns: Vec<usize>,
+        path: String,
+    ) -> Result<Step, PlanError> {
+        let columns_of_shape = columns.iter().filter_map(|index| self.shape.columns.get(*index));
+        if let Some(strict) = columns_of_shape.into_iter().find(|column| !column.nullable) {
+            return Err(not_covered(&strict.name, "has it inside a record that may be null"));
+        }
+        self.paths.push(path);
+        Ok(Step::Optional { null, steps, columns, path: self.paths.len() - 1 })
+    }
+
+    fn slot(&mut self, schema: &Schema, around: NamespaceRef<'_>, target: Target<'_>) -> Result<Slot, PlanError> {
+        let Schema::Union(union) = schema else {
+            return Ok(Slot::Plain(self.op(schema, around, target)?));
+        };
+        let ops = union.variants().iter().map(|branch| self.op(branch, around, target));
+        let mut ops = ops.collect::<Result<Vec<_>, _>>()?;
+        let null = ops.iter().position(|op| matches!(op, Op::Null));
+        Ok(match (null, ops.len()) {
+            (Some(null), 2) => Slot::Optional { null: i64::from(null == 1), op: ops.swap_remove(1 - null) },
+            _ => Slot::Union(ops),
+        })
+    }
+
+    fn op(&mut self, schema: &Schema, around: NamespaceRef<'_>, target: Target<'_>) -> Result<Op, PlanError> {
+        let (followed, namespace) = self.follow(schema, around)?;
+        match (followed, target.kind) {
+            (Schema::Null, _) if target.nullable => return Ok(Op::Null),
+            (Schema::Null, _) => return Err(not_covered(&self.column(target), "may have null there")),
+            (_, Kind::Json) => return Ok(Op::Json { id: self.types.add(schema, around)?, depth: target.depth }),
+            (Schema::Array(array), Kind::List(element)) => {
+                let item = self.inside(target, &element.kind, element.nullable, |compiler, target| {
+                    compiler.slot(&array.items, namespace.as_deref(), target)
+                })?;
+                let id = self.types.add(&array.items, namespace.as_deref())?;
+                return Ok(Op::List { item: Box::new(item), id });
+            }
+            (Schema::Map(map), Kind::Map(element)) => {
+                let value = self.inside(target, &element.kind, element.nullable, |compiler, target| {
+                    compiler.slot(&map.types, namespace.as_deref(), target)
+                })?;
+                let id = self.types.add(&map.types, namespace.as_deref())?;
+                return Ok(Op::Map { value: Box::new(value), id });
+            }
+            _ => {}
+        }
+        scalar(followed, target.kind, target.repeated).ok_or_else(|| PlanError::Incompatible {
+            field: target.path.to_owned(),
+            writer: noun(followed),
+            column: self.column(target),
+            kind: target.kind.to_string(),
+        })
+    }
+
+    fn inside(
+        &mut self,
+        target: Target<'_>,
+        kind: &Kind,
+        nullable: bool,
+        make: impl FnOnce(&mut Self, Target<'_>) -> Result<Slot, PlanError>,
+    ) -> Result<Slot, PlanError> {
+        let depth = level(target.depth, target.path)?;
+        let Target { column, path, .. } = target;
+        make(self, Target { column, kind, nullable, path, depth, repeated: true })
+    }
+
+    fn column(&self, target: Target<'_>) -> String {
+        self.shape.columns.get(target.column).map(|column| column.name.clone()).unwrap_or_default()
+    }
+}
+
+/// How to read a value that is neither array nor map into a column of this kind; `None` = it cannot become one. The
+/// promotions are those that the shape makes when it merges versions.
+fn scalar(schema: &Schema, kind: &Kind, repeated: bool) -> Option<Op> {
+    use Schema as S;
+    Some(match (schema, kind) {
+        (S::Boolean, Kind::Bool) => Op::Bool,
+        (S::Int | S::TimeMillis, Kind::Int32) | (S::Date, Kind::Date) => Op::Int32,
+        (S::Int | S::TimeMillis, Kind::Int64) => Op::Int64 { int: true },
+        (S::Long | S::TimeMicros | S::TimestampNanos | S::LocalTimestampNanos, Kind::Int64)
+        | (S::TimestampMillis | S::LocalTimestampMillis, Kind::TimestampMillis)
+        | (S::TimestampMicros | S::LocalTimestampMicros, Kind::TimestampMicros) => Op::Int64 { int: false },
+        (_, Kind::Float32) => Op::Float32(number(schema).filter(|number| *number != Number::Double)?),
+        (_, Kind::Float64) => Op::Float64(number(schema)?),
+        (S::String, Kind::String | Kind::Bytes) => Op::Bytes { utf8: true },
+        (S::Bytes | S::BigDecimal, Kind::Bytes) => Op::Bytes { utf8: false },
+        (S::Bytes | S::BigDecimal, Kind::String) => Op::Bytes { utf8: true },
+        (S::Fixed(fixed) | S::Duration(fixed), Kind::Bytes) => Op::Fixed { size: fixed.size, utf8: false },
+        (S::Fixed(fixed) | S::Duration(fixed), Kind::String) => Op::Fixed { size: fixed.size, utf8: true },
+        (S::Enum(symbols), Kind::Enum | Kind::String) => {
+            Op::Enum { symbols: symbols.symbols.clone(), charged: repeated }
+        }
+        (S::Uuid(form), Kind::Uuid | Kind::String) => Op::Uuid(match form {
+            UuidSchema::String => UuidBytes::Text,
+            UuidSchema::Bytes => UuidBytes::Prefixed,
+            UuidSchema::Fixed(_) => UuidBytes::Fixed,
+        }),
+        (S::Decimal(decimal), Kind::Decimal { precision, scale }) => {
+            let fits = decimal.precision <= usize::from(*precision) && i8::try_from(decimal.scale) == Ok(*scale);
+            Op::Decimal { size: fixed_size(decimal), limit: decimal_limit(decimal.precision).filter(|_| fits)? }
+        }
+        _ => return None,
+    })
+}
+
+fn number(schema: &Schema) -> Option<Number> {
+    match schema {
+        Schema::Int | Schema::TimeMillis => Some(Number::Int),
+        Schema::Long | Schema::TimeMicros | Schema::TimestampNanos | Schema::LocalTimestampNanos => Some(Number::Long),
+        Schema::Float => Some(Number::Float),
+        Schema::Double => Some(Number::Double),
+        _ => None,
+    }
+}
+
+fn fixed_size(decimal: &DecimalSchema) -> Option<usize> {
+    match &decimal.inner {
+        InnerDecimalSchema::Bytes => None,
+        InnerDecimalSchema::Fixed(fixed) => Some(fixed.size),
+    }
+}
+
+/// How many leading names of a column's path are records of the writer, and the path of the last of them.
+fn records_above(path: &str, survey: &Survey) -> (usize, String) {
+    let ends = path.match_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default());
+    let records: Vec<&str> = ends.take_while(|record| survey.records.contains(*record)).collect();
+    (records.len(), records.last().map(|record| (*record).to_owned()).unwrap_or_default())
+}
+
+fn level(depth: u32, path: &str) -> Result<u32, PlanError> {
+    deeper(depth).map_err(|_| PlanError::TooDeep { field: path.to_owned() })
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn not_covered(column: &str, reason: &'static str) -> PlanError {
+    PlanError::NotCovered { column: column.to_owned(), reason }
+}
+
+fn noun(schema: &Schema) -> String {
+    schema.to_string().to_lowercase()
+}
