@@ -21,7 +21,7 @@ help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
 
 demo: machine ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
-	@scripts/beside-fetch.sh cargo build -p cli -p load-tests
+	@scripts/beside-fetch.sh cargo build --workspace --bins
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --duration $(DURATION) --rate $(RATE) --tenants $(TENANTS) \
 	  $(if $(filter-out 0,$(KEEP)),--keep) $(if $(filter-out 0,$(KILL)),--kill)
 

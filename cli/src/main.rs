@@ -10,6 +10,7 @@ mod rules;
 mod roles;
 mod up;
 mod stack;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Command {
     /// Topics, tables and rollups from the pipeline file; Avro schemas into the registry
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Recompute from the log what every sink must hold, and compare
+    Verify(verify::VerifyArgs),
     /// Start, stop or show a development stack: Kafka, schema registry, ClickHouse
     #[command(subcommand)]
     Devstack(stack::StackCommand),
@@ -110,6 +113,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(common) => check::run(&common).await,
         Command::Rules(command) => rules::run(command).await,
         Command::Schema(command) => schema::run(command).await,
+        Command::Verify(args) => verify::run(args).await,
         Command::Devstack(command) => stack::run(command).await,
     }
 }
