@@ -22,9 +22,9 @@ pub struct Insert<'a> {
     pub block: &'a Block,
     /// What the server remembers the block by (`insert_deduplication_token`). Says nothing about content.
     pub token: &'a str,
-    /// Begins with what [`Client::running`] will be asked for, and differs for every attempt.
+    /// Begins with what [`Client::running`] will be asked for; never that of an insert that may still run.
     pub query_id: &'a str,
-    /// The last second (Unix time, by the server's clock) in which the server may begin to write.
+    /// From this second on (Unix time, by the server's clock) the server refuses to begin to write.
     pub deadline_unix_s: i64,
     /// How long the server may take (`max_execution_time`, whole seconds, at least 1). The answer is waited for 2 s longer.
     pub running_max: Duration,
@@ -76,12 +76,13 @@ impl Client {
 
     /// The deadline is read by `nowInBlock`, not `now`: `now` is that of the query's start, and a request whose body
     /// stalls on its way has started long before its block is there. So the guard stands between the whole block and
-    /// the table (tested with a body that stalls past the deadline).
+    /// the table (tested with a body that stalls past the deadline). `>=`, so that nothing begins within the deadline's
+    /// own second: whoever then finds no such query running at the deadline knows that none will come.
     fn statement(&self, insert: &Insert<'_>) -> String {
         let columns = sql::names(insert.block.columns.iter().map(String::as_str));
         format!(
             "INSERT INTO {table} ({columns}) SELECT {columns} FROM input({structure}) \
-             WHERE NOT throwIf(nowInBlock('UTC') > toDateTime({deadline}, 'UTC'), {message}) FORMAT Native",
+             WHERE NOT throwIf(nowInBlock('UTC') >= toDateTime({deadline}, 'UTC'), {message}) FORMAT Native",
             table = self.table(insert.table),
             structure = sql::text(&insert.block.structure),
             deadline = insert.deadline_unix_s,

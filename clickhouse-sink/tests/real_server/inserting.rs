@@ -71,10 +71,10 @@ async fn a_block_without_rows_is_clean_without_being_sent() {
 }
 
 #[tokio::test]
-async fn after_its_deadline_an_insert_is_refused_and_leaves_no_row() {
+async fn from_its_deadlines_second_on_an_insert_is_refused_and_leaves_no_row() {
     let client = database("deadline").await;
     events_table(&client).await;
-    let passed = deadline(&client, -1).await;
+    let passed = deadline(&client, 0).await;
     let refused = insert_until(&client, "events", &events(0..5), "a", passed).await;
     assert_eq!(refused, Inserted::Refused("sluice: insert deadline passed".to_owned()));
     assert_eq!(ask(&client, "SELECT count() FROM events").await, "0");

@@ -21,10 +21,13 @@ fn start() -> String {
             .build()
             .unwrap();
         runtime.block_on(async {
-            let dir = tempfile::tempdir().unwrap();
-            let mut options = devstack::Options::for_tests(dir.path());
+            // Used again by the next run: each test empties its own database.
+            let dir = concat!(env!("CARGO_TARGET_TMPDIR"), "/clickhouse-sink");
+            let mut options = devstack::Options::for_tests(dir);
             options.parts = vec![devstack::Part::ClickHouse];
-            let stack = devstack::up(options).await.unwrap();
+            let stack = devstack::up(options)
+                .await
+                .expect("ClickHouse starts (`cargo build -p devstack` makes its launcher)");
             sender.send(stack.clickhouse.clone()).unwrap();
             std::future::pending::<()>().await;
         });
