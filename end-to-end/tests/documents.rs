@@ -1,0 +1,286 @@
+//! Documents that name code are right about it: the paths, commands, make targets and error pages exist.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What people read first, and what the reference consists of.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/delivery.md",
+    "docs/pipeline.md",
+    "docs/rules.md",
+    "docs/dead-letters.md",
+];
+
+/// A name in backticks with one of these ends is a file of the repository, even without a folder before it.
+const FILE_ENDS: [&str; 8] = [".rs", ".md", ".toml", ".proto", ".sh", ".sql", ".avsc", ".yaml"];
+
+/// Files that the reader makes, not the repository.
+const READERS_OWN: [&str; 2] = ["pipeline.yaml", "reading.avsc"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn read(path: &str) -> String {
+    let full = root().join(path);
+    fs::read_to_string(&full).unwrap_or_else(|error| panic!("{}: {error}", full.display()))
+}
+
+/// The documents and every page of errors and decisions.
+fn documents() -> Vec<(String, String)> {
+    let mut paths: Vec<String> = DOCUMENTS.map(str::to_owned).to_vec();
+    for folder in ["docs/errors", "docs/decisions"] {
+        for entry in fs::read_dir(root().join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            paths.push(format!("{folder}/{name}"));
+        }
+    }
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
+}
+
+/// The text without its fenced blocks, which are programs and files of the reader's.
+fn prose(text: &str) -> String {
+    let mut fenced = false;
+    let mut kept = String::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if !fenced {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> Vec<String> {
+    let text = prose(text);
+    text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// Targets of links, without those to other sites and without anchors.
+fn linked(text: &str) -> Vec<String> {
+    let text = prose(text);
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let local = targets.filter(|target| !target.contains("://") && !target.starts_with('#'));
+    local
+        .map(|target| target.split('#').next().unwrap().to_owned())
+        .collect()
+}
+
+/// Names at the repository's top that belong to it; what git ignores is not listed.
+fn top_level() -> BTreeSet<String> {
+    let listed = fs::read_dir(root()).unwrap();
+    let names = listed.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| !["target", ".git", ".sluice"].contains(&name.as_str()))
+        .collect()
+}
+
+/// Whether a quoted text claims to be a path of this repository.
+fn is_path(text: &str, top: &BTreeSet<String>) -> bool {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "._-/".contains(letter);
+    if text.is_empty() || !text.chars().all(plain) || READERS_OWN.contains(&text) || text.starts_with(['.', '/']) {
+        return false;
+    }
+    let first = text.split('/').next().unwrap();
+    let in_a_folder = text.contains('/') && (top.contains(first) || FILE_ENDS.iter().any(|end| text.ends_with(end)));
+    in_a_folder || FILE_ENDS.iter().any(|end| text.ends_with(end))
+}
+
+fn missing_paths(path: &str, text: &str, top: &BTreeSet<String>) -> Vec<String> {
+    let named = quoted(text).into_iter().filter(|quoted| is_path(quoted, top));
+    let mut missing: Vec<String> = named.filter(|named| !root().join(named).exists()).collect();
+    let folder = root().join(path).parent().unwrap().to_path_buf();
+    missing.extend(linked(text).into_iter().filter(|target| !folder.join(target).exists()));
+    missing
+}
+
+#[test]
+fn every_path_that_a_document_names_exists() {
+    let top = top_level();
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    for (path, text) in documents() {
+        seen += quoted(&text).iter().filter(|quoted| is_path(quoted, &top)).count();
+        wrong.extend(
+            missing_paths(&path, &text, &top)
+                .into_iter()
+                .map(|missing| format!("{path}: {missing}")),
+        );
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+    assert!(
+        seen > 100,
+        "only {seen} paths were recognised: the reading of documents is broken"
+    );
+}
+
+#[test]
+fn a_path_that_does_not_exist_is_found() {
+    let top = top_level();
+    let text =
+        "See `rules/src/nowhere.rs`, `rules/src/lib.rs`, `nowhere.md`, `1/2`, [a](nowhere/x.md) and [b](README.md#x).";
+    assert_eq!(
+        missing_paths("README.md", text, &top),
+        ["rules/src/nowhere.rs", "nowhere.md", "nowhere/x.md"]
+    );
+}
+
+/// `sluice <word> [<word>]` in backticks: the words before the first option or placeholder.
+fn commands(text: &str) -> BTreeSet<Vec<String>> {
+    let is_word = |word: &&str| word.chars().all(|letter| letter.is_ascii_lowercase());
+    let words = |quoted: &String| {
+        let rest = quoted.strip_prefix("sluice ")?;
+        let words: Vec<String> = rest
+            .split_whitespace()
+            .take_while(is_word)
+            .take(2)
+            .map(str::to_owned)
+            .collect();
+        (!words.is_empty()).then_some(words)
+    };
+    quoted(text).iter().filter_map(words).collect()
+}
+
+/// The variants of an enum of subcommands, in lower case as clap has them.
+fn subcommands(file: &str, name: &str) -> BTreeSet<String> {
+    let text = read(file);
+    let (_, rest) = text
+        .split_once(&format!("enum {name} {{"))
+        .unwrap_or_else(|| panic!("{file}: no enum {name}"));
+    let (body, _) = rest.split_once("\n}").unwrap();
+    let variant = |line: &str| {
+        let line = line.strip_prefix("    ")?;
+        let name: String = line.chars().take_while(char::is_ascii_alphanumeric).collect();
+        name.starts_with(|letter: char| letter.is_ascii_uppercase())
+            .then(|| name.to_lowercase())
+    };
+    body.lines().filter_map(variant).collect()
+}
+
+fn unknown_commands(text: &str) -> Vec<String> {
+    let top = subcommands("cli/src/main.rs", "Command");
+    let below = [
+        ("rules", subcommands("cli/src/rules.rs", "RulesCommand")),
+        ("schema", subcommands("cli/src/schema.rs", "SchemaCommand")),
+        ("devstack", subcommands("cli/src/stack.rs", "StackCommand")),
+    ];
+    let known = |words: &Vec<String>| {
+        let own = below.iter().find(|(name, _)| *name == words[0]).map(|(_, own)| own);
+        top.contains(&words[0])
+            && match (own, words.get(1)) {
+                (Some(own), Some(word)) => own.contains(word),
+                (None, Some(_)) => words[0] == "up",
+                (_, None) => true,
+            }
+    };
+    commands(text)
+        .into_iter()
+        .filter(|words| !known(words))
+        .map(|words| words.join(" "))
+        .collect()
+}
+
+#[test]
+fn every_command_that_a_document_names_exists() {
+    let mut wrong = Vec::new();
+    for (path, text) in documents() {
+        wrong.extend(
+            unknown_commands(&text)
+                .into_iter()
+                .map(|command| format!("{path}: sluice {command}")),
+        );
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_found() {
+    let text = "`sluice fly`, `sluice schema plan`, `sluice schema burn --json`, `sluice verify --settle 0`";
+    assert_eq!(unknown_commands(text), ["fly", "schema burn"]);
+}
+
+#[test]
+fn the_readme_names_every_command() {
+    let readme = read("README.md");
+    let named: BTreeSet<String> = commands(&readme).into_iter().map(|words| words[0].clone()).collect();
+    assert_eq!(named, subcommands("cli/src/main.rs", "Command"));
+}
+
+#[test]
+fn every_make_target_that_a_document_names_exists() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| line.starts_with(|letter: char| letter.is_ascii_lowercase()))
+        .filter_map(|line| line.split_once(':').map(|(name, _)| name))
+        .collect();
+    let mut seen = 0;
+    for (path, text) in documents() {
+        for quoted in quoted(&text) {
+            let Some(target) = quoted
+                .strip_prefix("make ")
+                .and_then(|rest| rest.split_whitespace().next())
+            else {
+                continue;
+            };
+            seen += 1;
+            assert!(
+                targets.contains(target),
+                "{path}: the Makefile has no target `{target}`"
+            );
+        }
+    }
+    assert!(
+        seen > 5,
+        "only {seen} targets were recognised: the reading of documents is broken"
+    );
+}
+
+/// Codes such as SLU-101 in quotes in a source file.
+fn codes(file: &str) -> BTreeSet<String> {
+    let text = read(file);
+    let starts = text.match_indices("\"SLU-").map(|(at, _)| &text[at + 1..]);
+    starts
+        .map(|rest| rest.chars().take("SLU-000".len()).collect())
+        .collect()
+}
+
+#[test]
+fn every_code_that_an_operator_meets_has_a_page_and_every_page_a_code() {
+    let mut meant = codes("exactly-once/protocol/src/words.rs");
+    assert_eq!(
+        meant.len(),
+        read("exactly-once/protocol/src/words.rs").matches("=> \"SLU-").count()
+    );
+    meant.extend(codes("workers/src/lane/mod.rs"));
+    assert!(meant.contains("SLU-101") && meant.contains("SLU-201"), "{meant:?}");
+    let pages: BTreeSet<String> = fs::read_dir(root().join("docs/errors"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("SLU-"))
+        .map(|name| name.trim_end_matches(".md").to_owned())
+        .collect();
+    assert_eq!(pages, meant);
+    let overview = read("docs/errors/README.md");
+    for code in meant {
+        assert!(
+            overview.contains(&format!("({code}.md)")),
+            "docs/errors/README.md doesn't list {code}"
+        );
+        let page = read(&format!("docs/errors/{code}.md"));
+        assert!(
+            page.starts_with(&format!("# {code}: ")),
+            "docs/errors/{code}.md doesn't begin with its code"
+        );
+    }
+}
