@@ -46,6 +46,15 @@ fn list(faults: &[document::Fault]) -> String {
     faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
 }
 
+/// The rules service's answer.
+enum Asked {
+    Have(u64, Documents),
+    /// It says that it has no such revision.
+    Gone,
+    /// It says nothing.
+    Away,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Kept {
     number: u64,
@@ -82,12 +91,15 @@ impl Rulebook {
     async fn newest(&self) -> Result<Option<(u64, Documents)>, RulebookError> {
         match (&self.from, &self.client) {
             (RulesFrom::Dir(dir), _) => Ok(Some((0, directory(dir)?))),
-            (RulesFrom::Service { .. }, Some(client)) => Ok(self.ask(client, None).await),
+            (RulesFrom::Service { .. }, Some(client)) => Ok(match self.ask(client, None).await {
+                Asked::Have(number, documents) => Some((number, documents)),
+                Asked::Gone | Asked::Away => None,
+            }),
             _ => Ok(Some((0, Documents::new()))),
         }
     }
 
-    async fn ask(&self, client: &ConfigClient<Channel>, number: Option<u64>) -> Option<(u64, Documents)> {
+    async fn ask(&self, client: &ConfigClient<Channel>, number: Option<u64>) -> Asked {
         let request = GetRevisionRequest { pipeline: self.pipeline.clone(), number };
         match client.clone().get_revision(request).await {
             Ok(answer) => {
@@ -95,11 +107,11 @@ impl Rulebook {
                 let number = revision.id.map_or(0, |id| id.number);
                 let name = |file: String, tenant: &str| if file.is_empty() { format!("{tenant}.yaml") } else { file };
                 let documents = revision.documents.into_iter();
-                Some((number, documents.map(|one| (name(one.file, &one.tenant), one.text)).collect()))
+                Asked::Have(number, documents.map(|one| (name(one.file, &one.tenant), one.text)).collect())
             }
             Err(status) => {
                 tracing::warn!(%status, "the rules service does not answer");
-                None
+                if status.code() == tonic::Code::NotFound { Asked::Gone } else { Asked::Away }
             }
         }
     }
@@ -188,9 +200,9 @@ impl Rulebook {
         match (&self.from, &self.client) {
             (RulesFrom::Service { .. }, Some(client)) if rules.0 > 0 => loop {
                 match self.ask(client, Some(rules.0)).await {
-                    Some((number, documents)) if number == rules.0 => return Some(Arc::new(documents)),
-                    Some(_) => return None,
-                    None => tokio::time::sleep(TRY_EVERY).await,
+                    Asked::Have(number, documents) if number == rules.0 => return Some(Arc::new(documents)),
+                    Asked::Have(..) | Asked::Gone => return None,
+                    Asked::Away => tokio::time::sleep(TRY_EVERY).await,
                 }
             },
             // The digest of the rebuilt range settles whether these are the right ones.

@@ -187,13 +187,14 @@ impl Sinks {
                 Inserted::Refused(reason) => {
                     tracing::debug!(table = table.name, %reason, "insert refused before it began");
                     self.metrics.insert_failed("refused");
-                    self.health.part("clickhouse").ready(false, &reason.to_string());
+                    self.health.part("clickhouse").ready(false, &reason);
                 }
                 Inserted::Rejected { code, reason } => {
                     tracing::error!(table = table.name, code, %reason, "ClickHouse rejects the insert: run `sluice schema plan`");
                     self.metrics.insert_failed("rejected");
-                    self.health.part("clickhouse").ready(false, &reason.to_string());
-                    pause = RETRY_MAX;
+                    self.health.part("clickhouse").ready(false, &reason);
+                    // No proof that nothing was written: only a read-back settles it.
+                    return false;
                 }
             }
             if self.clock.now_ms() + pause.as_millis() as i64 >= deadline_ms {

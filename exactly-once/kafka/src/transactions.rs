@@ -187,6 +187,8 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
             if judged == Verdict::Discard {
                 return TxnEnd::Doubt;
             }
+            // Aborting waits for every record's delivery report, and only a poll of ours hands those over.
+            answered(producer, Instant::now() + recipe.connection.transaction_timeout);
             match producer.abort_transaction(recipe.connection.transaction_timeout) {
                 Ok(()) => TxnEnd::Aborted,
                 Err(error) => {
@@ -207,13 +209,21 @@ fn attempt(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> Re
     }
     producer.send_offsets_to_transaction(&offsets(&recipe.topics, work)?, &work.group, timeout)?;
     // rdkafka's flush polls for 100 ms at a time: waiting here keeps a commit with messages as quick as one without.
+    if !answered(producer, deadline) {
+        return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+    }
+    producer.commit_transaction(timeout)
+}
+
+/// Waits until every record has its delivery report. False if some still have none at the deadline.
+fn answered(producer: &BaseProducer<Context>, deadline: Instant) -> bool {
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
-            return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            return false;
         }
         producer.poll(Duration::from_millis(1));
     }
-    producer.commit_transaction(timeout)
+    true
 }
 
 fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instant) -> Result<(), KafkaError> {

@@ -197,6 +197,7 @@ impl LaneLoop {
         let messages = transaction.commits.map(|batch| self.messages(batch)).unwrap_or_default();
         let sent = match (group.metadata(), &self.transactor) {
             (Some(metadata), Some(transactor)) => {
+                tracing::debug!(epoch, commits = ?transaction.commits, promises = ?transaction.promises, "transaction");
                 transactor.run(Work { epoch, group: metadata, offsets: transaction.offsets, messages })
             }
             // Not a member now: nothing was begun, so nothing is in doubt.
@@ -243,7 +244,9 @@ impl LaneLoop {
         let delivery = Delivery { token, deadline_ms, shipments };
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {
+            let began = std::time::Instant::now();
             let outcome = sinks.deliver(&delivery).await;
+            tracing::debug!(batch, ?outcome, took = ?began.elapsed(), "delivered");
             tell(&sender, Inbox::Delivered { batch, outcome });
         });
         held.task = Some(task.abort_handle());

@@ -106,7 +106,8 @@ impl LaneLoop {
                     self.oldest_ms = self.oldest_ms.min(timestamp);
                 }
             }
-            Err(wait) => self.hold_back(group, partition, wait)?,
+            // It will come again: a range whose last record waits is not rebuilt yet.
+            Err(wait) => return self.hold_back(group, partition, wait),
         }
         match flow.mode {
             Mode::Settle { end } if offset + 1 >= end => self.rebuilt(group, partition),

@@ -36,6 +36,8 @@ use settling::Settling;
 const RECORDS_A_TURN: usize = 2_000;
 const IDLE: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_millis(20);
+/// How often gauges are written.
+const REPORT: Duration = Duration::from_millis(500);
 const INBOX_MAX: usize = 4_096;
 
 /// What lanes need of the rest of the worker.
@@ -267,7 +269,7 @@ impl LaneLoop {
     }
 
     fn turn_until_left(&mut self, group: &Group) -> Result<(), LaneError> {
-        let mut ticked = Instant::now();
+        let (mut ticked, mut reported) = (Instant::now(), Instant::now());
         while !self.left {
             self.take_records(group)?;
             self.take_moves(group)?;
@@ -283,6 +285,9 @@ impl LaneLoop {
                 ticked = Instant::now();
                 self.events.push_back(Event::Tick);
                 self.carry_out(group)?;
+            }
+            if reported.elapsed() >= REPORT {
+                reported = Instant::now();
                 self.report(group);
             }
         }
@@ -342,6 +347,7 @@ impl LaneLoop {
             let event = match answer {
                 Answer::Ready(epoch) => Event::ProducerReady { epoch },
                 Answer::Ended(epoch, end) => {
+                    tracing::debug!(lane = self.settings.slot, epoch, ?end, "transaction ended");
                     let outcome = format!("{end:?}").to_lowercase();
                     self.shared.metrics.transactions.get_or_create(&vec![("outcome", outcome)]).inc();
                     Event::TxnEnded { epoch, end }
@@ -407,7 +413,9 @@ impl LaneLoop {
         let collected = self.collector.close()?;
         let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
         self.first_at = None;
+        let began = Instant::now();
         let outputs = transform(&self.model, &self.revision, collected)?;
+        tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
         if let Some(why) = self.brake.take(&outputs) {
             self.braked(&why, &outputs);
             return Ok(());
