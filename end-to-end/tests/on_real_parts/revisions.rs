@@ -1,0 +1,71 @@
+//! Rules from the rules service: a newer revision while everything runs, and a worker that starts without the service.
+
+use std::time::Duration;
+
+use end_to_end::shop::Rules;
+use end_to_end::{Scenario, run, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+const TABLES: [(&str, &str); 5] = [
+    ("user.pageview", "pageviews"),
+    ("order.created", "orders"),
+    ("payment.processed", "payments"),
+    ("session.end", "sessions"),
+    ("error.captured", "errors"),
+];
+
+/// Puts rules that write the revision's mark into every event.
+async fn put(scenario: &mut Scenario<'_>, mark: &str, revision: &str) {
+    let text = format!("tenant: \"*\"\nrules:\n  - {{name: mark, set: {{source: \"'{mark}'\"}}}}\n");
+    scenario.write_rules("default", &text);
+    let rules = scenario.dir.join("rules").display().to_string();
+    assert_eq!(scenario.sluice(&["rules", "apply", &rules]).await, revision);
+}
+
+/// Scenario: a second revision is put in mid-load; then the service goes down, and the worker is killed and starts again.
+/// Guarantees: in each partition every event up to one has the first revision's mark and every later one the second's; none is
+/// lost or doubled; the worker goes on with the revision that it has kept.
+#[test]
+fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
+    run("revisions", Rules::Service, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_config().await;
+        put(scenario, "one", "rules@1\n").await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let load = scenario.drive(scenario.load_of(800.0, 10 * SECOND, 1));
+        load.has_run_for(3 * SECOND).await;
+        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+        put(scenario, "two", "rules@2\n").await;
+        scenario.metric_reaches("worker-a", "sluice_rules_revision", 2.0).await;
+        load.has_run_for(6 * SECOND).await;
+        scenario.stop("config").await;
+        scenario.kill("worker-a").await;
+        scenario.start_worker("worker-a").await;
+        assert_eq!(scenario.metric("worker-a", "sluice_rules_revision", &[]).await, 2.0, "kept on disk");
+        let driven = load.finished().await;
+
+        for (event, table) in TABLES {
+            let topic = format!("revisions.{event}");
+            let produced = driven.topics.iter().find(|one| one.topic == topic).unwrap();
+            let count = format!("SELECT count() FROM {table}");
+            until(format!("{} rows in {table}", produced.produced), 60 * SECOND, async || {
+                (scenario.number(&count).await >= produced.produced).then_some(())
+            })
+            .await;
+            let ids = format!(
+                "SELECT count(), uniqExact(event_id), toString(groupBitXor(toUInt128(toUUID(event_id)))) FROM {table}"
+            );
+            let xor = u128::from_str_radix(&produced.id_xor, 16).unwrap();
+            let expected = format!("{0}\t{0}\t{xor}", produced.produced);
+            assert_eq!(scenario.sql(&ids).await, expected, "{table}");
+            let marks = format!("SELECT DISTINCT source FROM {table} ORDER BY source");
+            assert_eq!(scenario.sql(&marks).await, "one\ntwo", "{table}");
+            let mixed = format!(
+                "SELECT count() FROM (SELECT _partition FROM {table} GROUP BY _partition HAVING countIf(source = 'two') > 0 \
+                 AND maxIf(_offset, source = 'one') > minIf(_offset, source = 'two'))"
+            );
+            assert_eq!(scenario.number(&mixed).await, 0, "partitions of {table} with both marks mixed");
+        }
+    });
+}
