@@ -32,10 +32,19 @@ const SCHEMA: &str = r#"{"type":"record","name":"Event","namespace":"x","fields"
 fn event(number: usize) -> Value {
     let text = |text: String| Value::String(text);
     let some = |value: Value| Value::Union(1, Box::new(value));
-    let id = |salt: usize| format!("{:08x}-0000-4000-8000-{:012x}", number * 2_654_435_761 % (1 << 32), number + salt);
+    let id = |salt: usize| {
+        format!(
+            "{:08x}-0000-4000-8000-{:012x}",
+            number * 2_654_435_761 % (1 << 32),
+            number + salt
+        )
+    };
     let context = Value::Record(vec![
         ("locale".into(), some(text("en-GB".into()))),
-        ("page_url".into(), some(text(format!("https://shop.example/p/{}", number % 100)))),
+        (
+            "page_url".into(),
+            some(text(format!("https://shop.example/p/{}", number % 100))),
+        ),
         ("page_path".into(), some(text(format!("/p/{}", number % 100)))),
         ("screen_w".into(), some(Value::Int(1920))),
         ("screen_h".into(), some(Value::Int(1080))),
@@ -44,7 +53,10 @@ fn event(number: usize) -> Value {
         ("event_id".into(), text(id(1))),
         ("tenant_id".into(), text(format!("tenant-{}", number % 50))),
         ("type".into(), text("order.created".into())),
-        ("timestamp".into(), Value::TimestampMillis(1_795_228_766_362 + number as i64)),
+        (
+            "timestamp".into(),
+            Value::TimestampMillis(1_795_228_766_362 + number as i64),
+        ),
         ("user_id".into(), some(text(format!("u{}", number % 10_000)))),
         ("anonymous_id".into(), text(format!("a{}", number % 20_000))),
         ("session_id".into(), text(id(7))),
@@ -54,9 +66,12 @@ fn event(number: usize) -> Value {
         (
             "properties".into(),
             Value::Map(
-                [("ref", format!("https://x.y/{}", number % 1000)), ("plan", "pro".to_owned())]
-                    .map(|(key, value)| (key.to_owned(), text(value)))
-                    .into(),
+                [
+                    ("ref", format!("https://x.y/{}", number % 1000)),
+                    ("plan", "pro".to_owned()),
+                ]
+                .map(|(key, value)| (key.to_owned(), text(value)))
+                .into(),
             ),
         ),
     ])
@@ -65,11 +80,16 @@ fn event(number: usize) -> Value {
 fn main() {
     let schema = Schema::parse_str(SCHEMA).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
-    let payloads: Vec<Vec<u8>> = (0..EVENTS).map(|number| writer.write_value_to_vec(event(number)).unwrap()).collect();
+    let payloads: Vec<Vec<u8>> = (0..EVENTS)
+        .map(|number| writer.write_value_to_vec(event(number)).unwrap())
+        .collect();
     let shape = Shape::of(std::slice::from_ref(&schema)).unwrap();
     let plan = Plan::compile(&schema, &shape).unwrap();
     let mut columns = Columns::new(&shape);
-    println!("{} bytes an event", payloads.iter().map(Vec::len).sum::<usize>() / EVENTS);
+    println!(
+        "{} bytes an event",
+        payloads.iter().map(Vec::len).sum::<usize>() / EVENTS
+    );
     let mut best = f64::MAX;
     for _ in 0..10 {
         let start = Instant::now();
@@ -86,5 +106,8 @@ fn main() {
     for payload in &payloads {
         plan.decode(&mut columns, &payload[..payload.len() - 3]).unwrap_err();
     }
-    println!("{:.0} ns an event, records cut short", start.elapsed().as_nanos() as f64 / EVENTS as f64);
+    println!(
+        "{:.0} ns an event, records cut short",
+        start.elapsed().as_nanos() as f64 / EVENTS as f64
+    );
 }

@@ -46,7 +46,11 @@ impl Bits {
     }
 
     fn keep(&mut self, first: usize, kept: &[usize]) {
-        let get = |index: &usize| self.bytes.get(index / 8).is_some_and(|byte| byte >> (index % 8) & 1 == 1);
+        let get = |index: &usize| {
+            self.bytes
+                .get(index / 8)
+                .is_some_and(|byte| byte >> (index % 8) & 1 == 1)
+        };
         let values: Vec<bool> = kept.iter().map(get).collect();
         self.truncate(first);
         values.into_iter().for_each(|value| self.push(value));
@@ -67,13 +71,17 @@ pub(super) struct Bytes {
 
 impl Bytes {
     fn new() -> Self {
-        Bytes { offsets: vec![0], data: Vec::new() }
+        Bytes {
+            offsets: vec![0],
+            data: Vec::new(),
+        }
     }
 
     /// Ends the value that was written to `data`.
     #[inline]
     pub(super) fn end(&mut self) -> Result<(), Fault> {
-        self.offsets.push(i32::try_from(self.data.len()).map_err(|_| Fault::BatchFull)?);
+        self.offsets
+            .push(i32::try_from(self.data.len()).map_err(|_| Fault::BatchFull)?);
         Ok(())
     }
 
@@ -85,7 +93,9 @@ impl Bytes {
 
     pub(super) fn get(&self, index: usize) -> &[u8] {
         let start = offset(&self.offsets, index);
-        self.data.get(start..offset(&self.offsets, index + 1)).unwrap_or_default()
+        self.data
+            .get(start..offset(&self.offsets, index + 1))
+            .unwrap_or_default()
     }
 
     fn truncate(&mut self, rows: usize) {
@@ -112,7 +122,8 @@ pub(super) struct Nested {
 impl Nested {
     /// Ends the list whose items were written.
     pub(super) fn end(&mut self) -> Result<(), Fault> {
-        self.offsets.push(i32::try_from(self.items.len()).map_err(|_| Fault::BatchFull)?);
+        self.offsets
+            .push(i32::try_from(self.items.len()).map_err(|_| Fault::BatchFull)?);
         Ok(())
     }
 
@@ -139,7 +150,10 @@ impl Nested {
 }
 
 fn offset(offsets: &[i32], index: usize) -> usize {
-    offsets.get(index).and_then(|offset| usize::try_from(*offset).ok()).unwrap_or(0)
+    offsets
+        .get(index)
+        .and_then(|offset| usize::try_from(*offset).ok())
+        .unwrap_or(0)
 }
 
 #[derive(Debug, PartialEq)]
@@ -174,7 +188,10 @@ impl Column {
             Kind::List(element) => nested(None, Column::new(&element.kind, element.nullable)),
             Kind::Map(element) => nested(Some(Bytes::new()), Column::new(&element.kind, element.nullable)),
         };
-        Column { store, validity: nullable.then(Bits::default) }
+        Column {
+            store,
+            validity: nullable.then(Bits::default),
+        }
     }
 
     /// Values so far.
@@ -202,7 +219,10 @@ impl Column {
             Store::Int128(values) => values.len() * 16,
             Store::Bytes(bytes) => bytes.offsets.len() * 4 + bytes.data.len(),
             Store::Nested(nested) => {
-                let keys = nested.keys.as_ref().map_or(0, |keys| keys.offsets.len() * 4 + keys.data.len());
+                let keys = nested
+                    .keys
+                    .as_ref()
+                    .map_or(0, |keys| keys.offsets.len() * 4 + keys.data.len());
                 nested.offsets.len() * 4 + keys + nested.items.bytes()
             }
         };
@@ -220,7 +240,9 @@ impl Column {
     #[inline]
     pub(super) fn push_null(&mut self) -> Result<(), Fault> {
         // Plans are compiled so that this never meets a column without validity; if one did, the row is given up.
-        let Some(validity) = &mut self.validity else { return Err(Fault::WrongColumns) };
+        let Some(validity) = &mut self.validity else {
+            return Err(Fault::WrongColumns);
+        };
         validity.push(false);
         match &mut self.store {
             Store::Bits(bits) => bits.push(false),
@@ -325,7 +347,11 @@ fn keep<T: Copy>(values: &mut Vec<T>, first: usize, kept: &[usize]) {
 }
 
 fn nested(keys: Option<Bytes>, items: Column) -> Store {
-    Store::Nested(Box::new(Nested { offsets: vec![0], keys, items }))
+    Store::Nested(Box::new(Nested {
+        offsets: vec![0],
+        keys,
+        items,
+    }))
 }
 
 fn finish_nested(nested: &mut Nested, data_type: &DataType, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
@@ -342,9 +368,17 @@ fn finish_nested(nested: &mut Nested, data_type: &DataType, nulls: Option<NullBu
             let value_type = fields.get(1).map_or(&DataType::Null, |field| field.data_type());
             let columns: Vec<ArrayRef> = vec![Arc::new(text(keys, None)?), nested.items.finish(value_type)?];
             let entries_array = StructArray::try_new(fields.clone(), columns, None)?;
-            Ok(Arc::new(MapArray::try_new(Arc::clone(entries), offsets, entries_array, nulls, *ordered)?))
+            Ok(Arc::new(MapArray::try_new(
+                Arc::clone(entries),
+                offsets,
+                entries_array,
+                nulls,
+                *ordered,
+            )?))
         }
-        (other, _) => Err(ArrowError::SchemaError(format!("a nested column cannot become {other}"))),
+        (other, _) => Err(ArrowError::SchemaError(format!(
+            "a nested column cannot become {other}"
+        ))),
     }
 }
 
@@ -354,7 +388,10 @@ fn text(bytes: &mut Bytes, nulls: Option<NullBuffer>) -> Result<StringArray, Arr
 }
 
 fn bytes_buffers(bytes: &mut Bytes) -> (OffsetBuffer<i32>, Buffer) {
-    (OffsetBuffer::new(scalars_from_zero(&mut bytes.offsets)), Buffer::from_vec(renew(&mut bytes.data)))
+    (
+        OffsetBuffer::new(scalars_from_zero(&mut bytes.offsets)),
+        Buffer::from_vec(renew(&mut bytes.data)),
+    )
 }
 
 fn scalars<T: arrow::datatypes::ArrowNativeType>(values: &mut Vec<T>) -> ScalarBuffer<T> {

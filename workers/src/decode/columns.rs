@@ -23,7 +23,11 @@ impl Columns {
         Columns {
             schema: shape.arrow(),
             layout: layout(shape),
-            columns: shape.columns.iter().map(|column| Column::new(&column.kind, column.nullable)).collect(),
+            columns: shape
+                .columns
+                .iter()
+                .map(|column| Column::new(&column.kind, column.nullable))
+                .collect(),
             rows: 0,
         }
     }
@@ -65,9 +69,16 @@ impl Columns {
     pub fn finish(&mut self) -> Result<RecordBatch, ArrowError> {
         let rows = std::mem::take(&mut self.rows);
         // All columns are emptied before a failure is reported, so that none is left longer than another.
-        let arrays: Vec<_> =
-            self.columns.iter_mut().zip(self.schema.fields()).map(|(column, field)| column.finish(field.data_type())).collect();
-        let arrays = arrays.into_iter().collect::<Result<Vec<_>, _>>().inspect_err(|_| self.undo())?;
+        let arrays: Vec<_> = self
+            .columns
+            .iter_mut()
+            .zip(self.schema.fields())
+            .map(|(column, field)| column.finish(field.data_type()))
+            .collect();
+        let arrays = arrays
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .inspect_err(|_| self.undo())?;
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options)
     }
@@ -75,6 +86,10 @@ impl Columns {
 
 /// Tells shapes with other columns apart: a plan must not write to the columns of another shape.
 pub(super) fn layout(shape: &Shape) -> u64 {
-    let kinds: Vec<_> = shape.columns.iter().map(|column| (&column.name, &column.kind, column.nullable)).collect();
+    let kinds: Vec<_> = shape
+        .columns
+        .iter()
+        .map(|column| (&column.name, &column.kind, column.nullable))
+        .collect();
     xxh3_64(format!("{kinds:?}").as_bytes())
 }

@@ -20,8 +20,9 @@ pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
     let Schema::Record(record) = writer else {
         return Err(PlanError::NotARecord { found: noun(writer) });
     };
-    let resolved =
-        ResolvedSchema::new(writer).map_err(|error| PlanError::Unresolved { reason: error.to_string() })?;
+    let resolved = ResolvedSchema::new(writer).map_err(|error| PlanError::Unresolved {
+        reason: error.to_string(),
+    })?;
     let mut compiler = Compiler {
         shape,
         resolved: &resolved,
@@ -34,8 +35,18 @@ pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
     let root = compiler.around(record, None);
     compiler.survey(record, root.as_deref(), "", &mut survey)?;
     compiler.place(&survey)?;
-    let (steps, _) = compiler.record(Place { record, around: root.as_deref(), path: "", depth: 1 })?;
-    Ok(Plan { steps, paths: compiler.paths, types: compiler.types.finish(), layout: layout(shape) })
+    let (steps, _) = compiler.record(Place {
+        record,
+        around: root.as_deref(),
+        path: "",
+        depth: 1,
+    })?;
+    Ok(Plan {
+        steps,
+        paths: compiler.paths,
+        types: compiler.types.finish(),
+        layout: layout(shape),
+    })
 }
 
 /// What a writer has, by dotted path.
@@ -65,10 +76,13 @@ struct Place<'s> {
     depth: u32,
 }
 
-/// A record field's type, if it is a record, or a union of null and one (then with null's index).
+/// A record field's type, if it is a record, alone or with null.
 struct RecordField<'s> {
     record: &'s RecordSchema,
     namespace: Option<String>,
+    /// It is in a union.
+    union: bool,
+    /// The union's index of null.
     null: Option<i64>,
 }
 
@@ -90,7 +104,11 @@ impl<'a> Compiler<'a> {
         record.name.fully_qualified_name(outer).namespace().map(str::to_owned)
     }
 
-    fn follow<'s>(&self, schema: &'s Schema, around: NamespaceRef<'_>) -> Result<(&'s Schema, Option<String>), PlanError>
+    fn follow<'s>(
+        &self,
+        schema: &'s Schema,
+        around: NamespaceRef<'_>,
+    ) -> Result<(&'s Schema, Option<String>), PlanError>
     where
         'a: 's,
     {
@@ -98,14 +116,21 @@ impl<'a> Compiler<'a> {
             return Ok((schema, around.map(str::to_owned)));
         };
         let name = name.fully_qualified_name(around);
-        let named = self.resolved.get_names().get(name.as_ref()).ok_or_else(|| unresolved(&name))?;
+        let named = self
+            .resolved
+            .get_names()
+            .get(name.as_ref())
+            .ok_or_else(|| unresolved(&name))?;
         Ok((named, name.namespace().map(str::to_owned)))
     }
 
     /// Whether some column lies below this path. Descending only then ends recursive schemas.
     fn below(&self, path: &str) -> bool {
         let inside = |whole: &str| whole.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-        self.shape.columns.iter().any(|column| inside(&column.path) || column.aliases.iter().any(|alias| inside(alias)))
+        self.shape
+            .columns
+            .iter()
+            .any(|column| inside(&column.path) || column.aliases.iter().any(|alias| inside(alias)))
     }
 
     fn record_field<'s>(
@@ -120,19 +145,23 @@ impl<'a> Compiler<'a> {
         if self.shape.place(path).is_some() || !self.below(path) {
             return Ok(None);
         }
-        let (inner, null) = match schema {
+        let (inner, union, null) = match schema {
             Schema::Union(union) => match union.variants() {
-                [Schema::Null, other] => (other, Some(0)),
-                [other, Schema::Null] => (other, Some(1)),
+                [Schema::Null, other] => (other, true, Some(0)),
+                [other, Schema::Null] => (other, true, Some(1)),
+                [only] => (only, true, None),
                 _ => return Ok(None),
             },
-            other => (other, None),
+            other => (other, false, None),
         };
         let (inner, around) = self.follow(inner, around)?;
         Ok(match inner {
-            Schema::Record(record) => {
-                Some(RecordField { record, namespace: self.around(record, around.as_deref()), null })
-            }
+            Schema::Record(record) => Some(RecordField {
+                record,
+                namespace: self.around(record, around.as_deref()),
+                union,
+                null,
+            }),
             _ => None,
         })
     }
@@ -189,7 +218,11 @@ impl<'a> Compiler<'a> {
         for field in &place.record.fields {
             let path = join(place.path, &field.name);
             if let Some(index) = self.placed.get(&path).copied() {
-                let column = self.shape.columns.get(index).ok_or_else(|| not_covered(&path, "has no such column"))?;
+                let column = self
+                    .shape
+                    .columns
+                    .get(index)
+                    .ok_or_else(|| not_covered(&path, "has no such column"))?;
                 let target = Target {
                     column: index,
                     kind: &column.kind,
@@ -199,23 +232,36 @@ impl<'a> Compiler<'a> {
                     repeated: false,
                 };
                 let slot = self.slot(&field.schema, place.around, target)?;
-                steps.push(Step::Put { column: index, slot, path: self.paths.len() });
+                steps.push(Step::Put {
+                    column: index,
+                    slot,
+                    path: self.paths.len(),
+                });
                 self.paths.push(path);
                 columns.push(index);
                 continue;
             }
             let Some(inner) = self.record_field(&field.schema, place.around, &path)? else {
                 let id = self.types.add(&field.schema, place.around)?;
-                steps.push(Step::Skip { id, depth: place.depth, path: self.paths.len() });
+                steps.push(Step::Skip {
+                    id,
+                    depth: place.depth,
+                    path: self.paths.len(),
+                });
                 self.paths.push(path);
                 continue;
             };
             let depth = level(place.depth, &path)?;
             let around = inner.namespace.as_deref();
-            let (mut inside, touched) = self.record(Place { record: inner.record, around, path: &path, depth })?;
-            match inner.null {
-                None => steps.append(&mut inside),
-                Some(null) => steps.push(self.optional(null, inside, touched.clone(), path)?),
+            let (mut inside, touched) = self.record(Place {
+                record: inner.record,
+                around,
+                path: &path,
+                depth,
+            })?;
+            match inner.union {
+                false => steps.append(&mut inside),
+                true => steps.push(self.optional(inner.null, inside, touched.clone(), path)?),
             }
             columns.extend(touched);
         }
@@ -228,17 +274,23 @@ impl<'a> Compiler<'a> {
 
     fn optional(
         &mut self,
-        null: i64,
+        null: Option<i64>,
         steps: Vec<Step>,
         columns: Vec<usize>,
         path: String,
     ) -> Result<Step, PlanError> {
         let columns_of_shape = columns.iter().filter_map(|index| self.shape.columns.get(*index));
-        if let Some(strict) = columns_of_shape.into_iter().find(|column| !column.nullable) {
+        let strict = columns_of_shape.into_iter().find(|column| !column.nullable);
+        if let Some(strict) = strict.filter(|_| null.is_some()) {
             return Err(not_covered(&strict.name, "has it inside a record that may be null"));
         }
         self.paths.push(path);
-        Ok(Step::Optional { null, steps, columns, path: self.paths.len() - 1 })
+        Ok(Step::Optional {
+            null,
+            steps,
+            columns,
+            path: self.paths.len() - 1,
+        })
     }
 
     fn slot(&mut self, schema: &Schema, around: NamespaceRef<'_>, target: Target<'_>) -> Result<Slot, PlanError> {
@@ -249,7 +301,10 @@ impl<'a> Compiler<'a> {
         let mut ops = ops.collect::<Result<Vec<_>, _>>()?;
         let null = ops.iter().position(|op| matches!(op, Op::Null));
         Ok(match (null, ops.len()) {
-            (Some(null), 2) => Slot::Optional { null: i64::from(null == 1), op: ops.swap_remove(1 - null) },
+            (Some(null), 2) => Slot::Optional {
+                null: i64::from(null == 1),
+                op: ops.swap_remove(1 - null),
+            },
             _ => Slot::Union(ops),
         })
     }
@@ -259,20 +314,31 @@ impl<'a> Compiler<'a> {
         match (followed, target.kind) {
             (Schema::Null, _) if target.nullable => return Ok(Op::Null),
             (Schema::Null, _) => return Err(not_covered(&self.column(target), "may have null there")),
-            (_, Kind::Json) => return Ok(Op::Json { id: self.types.add(schema, around)?, depth: target.depth }),
+            (_, Kind::Json) => {
+                return Ok(Op::Json {
+                    id: self.types.add(schema, around)?,
+                    depth: target.depth,
+                });
+            }
             (Schema::Array(array), Kind::List(element)) => {
                 let item = self.inside(target, &element.kind, element.nullable, |compiler, target| {
                     compiler.slot(&array.items, namespace.as_deref(), target)
                 })?;
                 let id = self.types.add(&array.items, namespace.as_deref())?;
-                return Ok(Op::List { item: Box::new(item), id });
+                return Ok(Op::List {
+                    item: Box::new(item),
+                    id,
+                });
             }
             (Schema::Map(map), Kind::Map(element)) => {
                 let value = self.inside(target, &element.kind, element.nullable, |compiler, target| {
                     compiler.slot(&map.types, namespace.as_deref(), target)
                 })?;
                 let id = self.types.add(&map.types, namespace.as_deref())?;
-                return Ok(Op::Map { value: Box::new(value), id });
+                return Ok(Op::Map {
+                    value: Box::new(value),
+                    id,
+                });
             }
             _ => {}
         }
@@ -293,11 +359,25 @@ impl<'a> Compiler<'a> {
     ) -> Result<Slot, PlanError> {
         let depth = level(target.depth, target.path)?;
         let Target { column, path, .. } = target;
-        make(self, Target { column, kind, nullable, path, depth, repeated: true })
+        make(
+            self,
+            Target {
+                column,
+                kind,
+                nullable,
+                path,
+                depth,
+                repeated: true,
+            },
+        )
     }
 
     fn column(&self, target: Target<'_>) -> String {
-        self.shape.columns.get(target.column).map(|column| column.name.clone()).unwrap_or_default()
+        self.shape
+            .columns
+            .get(target.column)
+            .map(|column| column.name.clone())
+            .unwrap_or_default()
     }
 }
 
@@ -317,11 +397,18 @@ fn scalar(schema: &Schema, kind: &Kind, repeated: bool) -> Option<Op> {
         (S::String, Kind::String | Kind::Bytes) => Op::Bytes { utf8: true },
         (S::Bytes | S::BigDecimal, Kind::Bytes) => Op::Bytes { utf8: false },
         (S::Bytes | S::BigDecimal, Kind::String) => Op::Bytes { utf8: true },
-        (S::Fixed(fixed) | S::Duration(fixed), Kind::Bytes) => Op::Fixed { size: fixed.size, utf8: false },
-        (S::Fixed(fixed) | S::Duration(fixed), Kind::String) => Op::Fixed { size: fixed.size, utf8: true },
-        (S::Enum(symbols), Kind::Enum | Kind::String) => {
-            Op::Enum { symbols: symbols.symbols.clone(), charged: repeated }
-        }
+        (S::Fixed(fixed) | S::Duration(fixed), Kind::Bytes) => Op::Fixed {
+            size: fixed.size,
+            utf8: false,
+        },
+        (S::Fixed(fixed) | S::Duration(fixed), Kind::String) => Op::Fixed {
+            size: fixed.size,
+            utf8: true,
+        },
+        (S::Enum(symbols), Kind::Enum | Kind::String) => Op::Enum {
+            symbols: symbols.symbols.clone(),
+            charged: repeated,
+        },
         (S::Uuid(form), Kind::Uuid | Kind::String) => Op::Uuid(match form {
             UuidSchema::String => UuidBytes::Text,
             UuidSchema::Bytes => UuidBytes::Prefixed,
@@ -329,7 +416,10 @@ fn scalar(schema: &Schema, kind: &Kind, repeated: bool) -> Option<Op> {
         }),
         (S::Decimal(decimal), Kind::Decimal { precision, scale }) => {
             let fits = decimal.precision <= usize::from(*precision) && i8::try_from(decimal.scale) == Ok(*scale);
-            Op::Decimal { size: fixed_size(decimal), limit: decimal_limit(decimal.precision).filter(|_| fits)? }
+            Op::Decimal {
+                size: fixed_size(decimal),
+                limit: decimal_limit(decimal.precision).filter(|_| fits)?,
+            }
         }
         _ => return None,
     })
@@ -354,9 +444,14 @@ fn fixed_size(decimal: &DecimalSchema) -> Option<usize> {
 
 /// How many leading names of a column's path are records of the writer, and the path of the last of them.
 fn records_above(path: &str, survey: &Survey) -> (usize, String) {
-    let ends = path.match_indices('.').map(|(end, _)| path.get(..end).unwrap_or_default());
+    let ends = path
+        .match_indices('.')
+        .map(|(end, _)| path.get(..end).unwrap_or_default());
     let records: Vec<&str> = ends.take_while(|record| survey.records.contains(*record)).collect();
-    (records.len(), records.last().map(|record| (*record).to_owned()).unwrap_or_default())
+    (
+        records.len(),
+        records.last().map(|record| (*record).to_owned()).unwrap_or_default(),
+    )
 }
 
 fn level(depth: u32, path: &str) -> Result<u32, PlanError> {
@@ -364,11 +459,18 @@ fn level(depth: u32, path: &str) -> Result<u32, PlanError> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 fn not_covered(column: &str, reason: &'static str) -> PlanError {
-    PlanError::NotCovered { column: column.to_owned(), reason }
+    PlanError::NotCovered {
+        column: column.to_owned(),
+        reason,
+    }
 }
 
 fn noun(schema: &Schema) -> String {

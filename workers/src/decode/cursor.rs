@@ -14,7 +14,12 @@ pub(super) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Cursor { bytes, at: 0, zero_width_left: ZERO_WIDTH_ITEMS_MAX, text_left: TEXT_BYTES_MAX }
+        Cursor {
+            bytes,
+            at: 0,
+            zero_width_left: ZERO_WIDTH_ITEMS_MAX,
+            text_left: TEXT_BYTES_MAX,
+        }
     }
 
     pub(super) fn position(&self) -> usize {

@@ -124,7 +124,9 @@ impl Json<'_, '_> {
 
     fn scalar(&mut self, scalar: &Type, cursor: &mut Cursor<'_>) -> Result<(), Fault> {
         match scalar {
-            Type::Boolean => self.out.extend_from_slice(if cursor.boolean()? { b"true" } else { b"false" }),
+            Type::Boolean => self
+                .out
+                .extend_from_slice(if cursor.boolean()? { b"true" } else { b"false" }),
             Type::Int => display(self.out, cursor.int()?),
             Type::Long => display(self.out, cursor.long()?),
             Type::Float => {

@@ -29,8 +29,13 @@ pub(super) enum Step {
     Put { column: usize, slot: Slot, path: usize },
     /// A field without one.
     Skip { id: TypeId, depth: u32, path: usize },
-    /// A union of null and a record.
-    Optional { null: i64, steps: Vec<Step>, columns: Vec<usize>, path: usize },
+    /// A union of null and a record, or of a record alone (`null` is then `None`).
+    Optional {
+        null: Option<i64>,
+        steps: Vec<Step>,
+        columns: Vec<usize>,
+        path: usize,
+    },
     /// A column that this version of the schema lacks.
     Fill { column: usize, fill: Option<Fill> },
 }
@@ -54,10 +59,12 @@ impl Plan {
             return Err(Fault::WrongColumns.at("", 0, payload.len()));
         }
         let mut cursor = Cursor::new(payload);
-        let outcome = self.run(&self.steps, &mut cursor, columns).and_then(|()| match cursor.remaining() {
-            0 => Ok(()),
-            _ => Err((Fault::TrailingBytes, None)),
-        });
+        let outcome = self
+            .run(&self.steps, &mut cursor, columns)
+            .and_then(|()| match cursor.remaining() {
+                0 => Ok(()),
+                _ => Err((Fault::TrailingBytes, None)),
+            });
         match outcome {
             Ok(()) => {
                 columns.rows += 1;
@@ -80,17 +87,28 @@ impl Plan {
         for step in steps {
             match step {
                 Step::Put { column, slot, path } => {
-                    let column = columns.columns.get_mut(*column).ok_or((Fault::WrongColumns, Some(*path)))?;
-                    slot.read(&self.types, cursor, column).map_err(|fault| (fault, Some(*path)))?;
+                    let column = columns
+                        .columns
+                        .get_mut(*column)
+                        .ok_or((Fault::WrongColumns, Some(*path)))?;
+                    slot.read(&self.types, cursor, column)
+                        .map_err(|fault| (fault, Some(*path)))?;
                 }
                 Step::Skip { id, depth, path } => {
-                    self.types.skip(*id, cursor, *depth).map_err(|fault| (fault, Some(*path)))?;
+                    self.types
+                        .skip(*id, cursor, *depth)
+                        .map_err(|fault| (fault, Some(*path)))?;
                 }
-                Step::Optional { null, steps, columns: inside, path } => {
+                Step::Optional {
+                    null,
+                    steps,
+                    columns: inside,
+                    path,
+                } => {
                     let branch = cursor.long().map_err(|fault| (fault, Some(*path)))?;
-                    if branch == *null {
+                    if Some(branch) == *null {
                         push_nulls(inside, columns).map_err(|fault| (fault, Some(*path)))?;
-                    } else if branch == 1 - *null {
+                    } else if branch == null.map_or(0, |null| 1 - null) {
                         self.run(steps, cursor, columns)?;
                     } else {
                         return Err((Fault::Union, Some(*path)));
@@ -108,7 +126,11 @@ impl Plan {
 
 fn push_nulls(inside: &[usize], columns: &mut Columns) -> Result<(), Fault> {
     for column in inside {
-        columns.columns.get_mut(*column).ok_or(Fault::WrongColumns)?.push_null()?;
+        columns
+            .columns
+            .get_mut(*column)
+            .ok_or(Fault::WrongColumns)?
+            .push_null()?;
     }
     Ok(())
 }

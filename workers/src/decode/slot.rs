@@ -137,7 +137,11 @@ impl Op {
                 bytes.push(uuid.hyphenated().encode_lower(&mut [0; 36]).as_bytes())?;
             }
             (Op::Json { id, depth }, Store::Bytes(bytes)) => {
-                Json { types, out: &mut bytes.data }.value(*id, cursor, *depth)?;
+                Json {
+                    types,
+                    out: &mut bytes.data,
+                }
+                .value(*id, cursor, *depth)?;
                 bytes.end()?;
             }
             (Op::List { item, id }, Store::Nested(nested)) => list(types, cursor, (item, *id), nested)?,
@@ -176,12 +180,7 @@ fn uuid(form: UuidBytes, cursor: &mut Cursor<'_>) -> Result<apache_avro::Uuid, F
     .map_err(|_| Fault::Uuid)
 }
 
-fn list(
-    types: &Types,
-    cursor: &mut Cursor<'_>,
-    (item, id): (&Slot, TypeId),
-    nested: &mut Nested,
-) -> Result<(), Fault> {
+fn list(types: &Types, cursor: &mut Cursor<'_>, (item, id): (&Slot, TypeId), nested: &mut Nested) -> Result<(), Fault> {
     let bytes_min = types.bytes_min(id);
     loop {
         let count = cursor.block(bytes_min)?;
@@ -194,12 +193,7 @@ fn list(
     }
 }
 
-fn map(
-    types: &Types,
-    cursor: &mut Cursor<'_>,
-    (value, id): (&Slot, TypeId),
-    nested: &mut Nested,
-) -> Result<(), Fault> {
+fn map(types: &Types, cursor: &mut Cursor<'_>, (value, id): (&Slot, TypeId), nested: &mut Nested) -> Result<(), Fault> {
     let bytes_min = types.bytes_min(id) + 1;
     let first = nested.ended();
     loop {

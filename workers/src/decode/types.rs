@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use apache_avro::Schema;
-use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, NamespaceRef, NamesRef, UuidSchema};
+use apache_avro::schema::{DecimalSchema, InnerDecimalSchema, Name, NamesRef, NamespaceRef, UuidSchema};
 
 use super::DEPTH_MAX;
 use super::cursor::Cursor;
@@ -59,7 +59,11 @@ pub(super) struct TypesBuilder<'a> {
 
 impl<'a> TypesBuilder<'a> {
     pub(super) fn new(names: &'a NamesRef<'a>) -> Self {
-        TypesBuilder { types: Types::default(), named: HashMap::new(), names }
+        TypesBuilder {
+            types: Types::default(),
+            named: HashMap::new(),
+            names,
+        }
     }
 
     pub(super) fn finish(mut self) -> Types {
@@ -131,9 +135,13 @@ impl<'a> TypesBuilder<'a> {
             Schema::Enum(symbols) => Type::Enum(symbols.symbols.clone()),
             Schema::Array(array) => Type::Array(self.add(&array.items, around)?),
             Schema::Map(map) => Type::Map(self.add(&map.types, around)?),
-            Schema::Union(union) => {
-                Type::Union(union.variants().iter().map(|branch| self.add(branch, around)).collect::<Result<_, _>>()?)
-            }
+            Schema::Union(union) => Type::Union(
+                union
+                    .variants()
+                    .iter()
+                    .map(|branch| self.add(branch, around))
+                    .collect::<Result<_, _>>()?,
+            ),
             Schema::Record(record) => {
                 let field = |field: &apache_avro::schema::RecordField| {
                     Ok::<_, PlanError>((field.name.clone(), self.add(&field.schema, around)?))
@@ -149,7 +157,9 @@ impl<'a> TypesBuilder<'a> {
 }
 
 pub(super) fn unresolved(name: &Name) -> PlanError {
-    PlanError::Unresolved { reason: format!("{name} is not defined") }
+    PlanError::Unresolved {
+        reason: format!("{name} is not defined"),
+    }
 }
 
 impl Types {
@@ -181,7 +191,9 @@ impl Types {
             Type::Double => 8,
             Type::UuidFixed => 16,
             Type::Fixed(size) | Type::Decimal { size: Some(size), .. } => *size,
-            Type::Record(fields) => fields.iter().fold(0, |sum, (_, field)| sum.saturating_add(self.bytes_min(*field))),
+            Type::Record(fields) => fields
+                .iter()
+                .fold(0, |sum, (_, field)| sum.saturating_add(self.bytes_min(*field))),
             _ => 1,
         }
     }
@@ -269,13 +281,23 @@ impl Types {
     }
 }
 
-fn decimal_type(DecimalSchema { precision, scale, inner }: &DecimalSchema) -> Type {
+fn decimal_type(
+    DecimalSchema {
+        precision,
+        scale,
+        inner,
+    }: &DecimalSchema,
+) -> Type {
     let size = match inner {
         InnerDecimalSchema::Bytes => None,
         InnerDecimalSchema::Fixed(fixed) => Some(fixed.size),
     };
     match (decimal_limit(*precision), size) {
-        (Some(limit), size) => Type::Decimal { size, limit, scale: *scale },
+        (Some(limit), size) => Type::Decimal {
+            size,
+            limit,
+            scale: *scale,
+        },
         (None, Some(size)) => Type::Fixed(size),
         (None, None) => Type::Bytes,
     }
@@ -283,7 +305,11 @@ fn decimal_type(DecimalSchema { precision, scale, inner }: &DecimalSchema) -> Ty
 
 /// The least number with more than `precision` digits; `None` = past what 128 bits can hold.
 pub(super) fn decimal_limit(precision: usize) -> Option<i128> {
-    if precision > 38 { None } else { 10i128.checked_pow(u32::try_from(precision).ok()?) }
+    if precision > 38 {
+        None
+    } else {
+        10i128.checked_pow(u32::try_from(precision).ok()?)
+    }
 }
 
 /// The unscaled integer of a decimal of this many bytes, or with its length first.
@@ -292,7 +318,9 @@ pub(super) fn decimal(cursor: &mut Cursor<'_>, size: Option<usize>, limit: i128)
         Some(size) => cursor.take(size)?,
         None => cursor.bytes()?,
     };
-    integer(bytes).filter(|value| -limit < *value && *value < limit).ok_or(Fault::Decimal)
+    integer(bytes)
+        .filter(|value| -limit < *value && *value < limit)
+        .ok_or(Fault::Decimal)
 }
 
 /// A big-endian two's complement integer of any length; `None` = it needs more than 128 bits.
@@ -312,5 +340,9 @@ fn integer(bytes: &[u8]) -> Option<i128> {
 
 /// One container further in.
 pub(super) fn deeper(depth: u32) -> Result<u32, Fault> {
-    if depth < DEPTH_MAX { Ok(depth + 1) } else { Err(Fault::TooDeep) }
+    if depth < DEPTH_MAX {
+        Ok(depth + 1)
+    } else {
+        Err(Fault::TooDeep)
+    }
 }

@@ -28,10 +28,22 @@ fn every_kind_of_bad_value_is_refused_with_its_own_code_and_the_path_of_its_fiel
     let trailing = [text("x"), text("y"), vec![0]].concat();
     assert_eq!(refusal(string, &trailing), (String::new(), "trailing_bytes"));
     assert_eq!(refusal(r#"{"name":"s","type":"boolean"}"#, &[2]), named("bad_boolean"));
-    assert_eq!(refusal(r#"{"name":"s","type":"int"}"#, &long(1 << 31)), named("int_out_of_range"));
-    assert_eq!(refusal(r#"{"name":"s","type":["null","int"]}"#, &long(2)), named("bad_union_index"));
-    assert_eq!(refusal(r#"{"name":"s","type":["null","int"]}"#, &long(-1)), named("bad_union_index"));
-    assert_eq!(refusal(r#"{"name":"s","type":["int","null"]}"#, &long(i64::MIN)), named("bad_union_index"));
+    assert_eq!(
+        refusal(r#"{"name":"s","type":"int"}"#, &long(1 << 31)),
+        named("int_out_of_range")
+    );
+    assert_eq!(
+        refusal(r#"{"name":"s","type":["null","int"]}"#, &long(2)),
+        named("bad_union_index")
+    );
+    assert_eq!(
+        refusal(r#"{"name":"s","type":["null","int"]}"#, &long(-1)),
+        named("bad_union_index")
+    );
+    assert_eq!(
+        refusal(r#"{"name":"s","type":["int","null"]}"#, &long(i64::MIN)),
+        named("bad_union_index")
+    );
     let symbols = r#"{"name":"s","type":{"type":"enum","name":"E","symbols":["A"]}}"#;
     assert_eq!(refusal(symbols, &long(1)), named("bad_enum_index"));
     assert_eq!(refusal(symbols, &long(-1)), named("bad_enum_index"));
@@ -66,7 +78,9 @@ fn poison_between_good_records_leaves_only_the_good_ones() {
         plan.decode(&mut columns, &[&good[..], &[0]].concat()).unwrap_err();
     }
     let batch = columns.finish().unwrap();
-    let rows: Vec<_> = (0..batch.num_rows()).map(|row| oracle::batch_row(&shape, &batch, row)).collect();
+    let rows: Vec<_> = (0..batch.num_rows())
+        .map(|row| oracle::batch_row(&shape, &batch, row))
+        .collect();
     assert_eq!(rows, expected);
 }
 
@@ -101,9 +115,11 @@ fn rows_can_be_given_up_again_from_the_end() {
     let (_, plan, mut columns) = ready(&schema);
     let mut untouched = Columns::new(&pipeline::shape::Shape::of(std::slice::from_ref(&schema)).unwrap());
     for number in 0..9 {
-        plan.decode(&mut columns, &encode(&schema, &peer_event(number))).unwrap();
+        plan.decode(&mut columns, &encode(&schema, &peer_event(number)))
+            .unwrap();
         if number < 4 {
-            plan.decode(&mut untouched, &encode(&schema, &peer_event(number))).unwrap();
+            plan.decode(&mut untouched, &encode(&schema, &peer_event(number)))
+                .unwrap();
         }
     }
     columns.truncate(4);

@@ -14,7 +14,10 @@ pub struct Choices<'a> {
 
 impl<'a> Choices<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Choices { bytes: bytes.iter(), names: 0 }
+        Choices {
+            bytes: bytes.iter(),
+            names: 0,
+        }
     }
 
     fn pick(&mut self, below: usize) -> usize {
@@ -109,14 +112,20 @@ fn model(choices: &mut Choices<'_>, depth: usize) -> Model {
         12 => {
             let record = record(choices, depth);
             let branches = [Model::Scalar("null"), record];
-            Model::Union(if choices.pick(2) == 0 { branches.into() } else { branches.into_iter().rev().collect() })
+            Model::Union(if choices.pick(2) == 0 {
+                branches.into()
+            } else {
+                branches.into_iter().rev().collect()
+            })
         }
         _ => record(choices, depth),
     }
 }
 
 fn record(choices: &mut Choices<'_>, depth: usize) -> Model {
-    let fields = (0..1 + choices.pick(4)).map(|_| (choices.name("f"), model(choices, depth - 1))).collect();
+    let fields = (0..1 + choices.pick(4))
+        .map(|_| (choices.name("f"), model(choices, depth - 1)))
+        .collect();
     Model::Record(choices.name("R"), fields)
 }
 
@@ -125,7 +134,11 @@ fn union(choices: &mut Choices<'_>, depth: usize) -> Model {
     let mut seen = Vec::new();
     let mut branches = Vec::new();
     for _ in 0..1 + choices.pick(3) {
-        let branch = if choices.pick(3) == 0 { Model::Scalar("null") } else { model(choices, depth - 1) };
+        let branch = if choices.pick(3) == 0 {
+            Model::Scalar("null")
+        } else {
+            model(choices, depth - 1)
+        };
         let kind = match &branch {
             Model::Union(_) => continue,
             Model::Scalar(name) => (*name).to_owned(),
@@ -140,7 +153,11 @@ fn union(choices: &mut Choices<'_>, depth: usize) -> Model {
             branches.push(branch);
         }
     }
-    if branches.is_empty() { Model::Scalar("null") } else { Model::Union(branches) }
+    if branches.is_empty() {
+        Model::Scalar("null")
+    } else {
+        Model::Union(branches)
+    }
 }
 
 /// The Avro JSON.
@@ -163,7 +180,10 @@ pub fn schema(model: &Model) -> Json {
         Model::Map(values) => json!({"type": "map", "values": schema(values)}),
         Model::Union(branches) => branches.iter().map(schema).collect(),
         Model::Record(name, fields) => {
-            let fields: Vec<_> = fields.iter().map(|(name, model)| json!({"name": name, "type": schema(model)})).collect();
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|(name, model)| json!({"name": name, "type": schema(model)}))
+                .collect();
             json!({"type": "record", "name": name, "fields": fields})
         }
         Model::Recursive(name) => json!({"type": "record", "name": name, "fields": [
@@ -179,14 +199,22 @@ pub fn value(model: &Model, choices: &mut Choices<'_>) -> Value {
         Model::Fixed(_, size) => Value::Fixed(*size, choices.bytes(*size)),
         Model::Duration(_) => {
             let mut part = || choices.pick(256) as u32;
-            Value::Duration(Duration::new(Months::new(part()), Days::new(part()), Millis::new(part())))
+            Value::Duration(Duration::new(
+                Months::new(part()),
+                Days::new(part()),
+                Millis::new(part()),
+            ))
         }
         Model::UuidFixed(_) => Value::Uuid(uuid(choices)),
         Model::Decimal(form) => {
             let number = choices.number() % 1_000_000_000_000_000_000;
             let bytes = number.to_be_bytes().to_vec();
             let sign = if number < 0 { 0xff } else { 0 };
-            Value::Decimal(Decimal::from(if form.is_some() { [vec![sign], bytes].concat() } else { bytes }))
+            Value::Decimal(Decimal::from(if form.is_some() {
+                [vec![sign], bytes].concat()
+            } else {
+                bytes
+            }))
         }
         Model::Enum(_, symbols) => {
             let symbol = choices.pick(*symbols);
@@ -194,16 +222,21 @@ pub fn value(model: &Model, choices: &mut Choices<'_>) -> Value {
         }
         Model::Array(items) => Value::Array((0..choices.pick(4)).map(|_| value(items, choices)).collect()),
         Model::Map(values) => {
-            let entries: HashMap<_, _> = (0..choices.pick(4)).map(|_| (choices.text(), value(values, choices))).collect();
+            let entries: HashMap<_, _> = (0..choices.pick(4))
+                .map(|_| (choices.text(), value(values, choices)))
+                .collect();
             Value::Map(entries)
         }
         Model::Union(branches) => {
             let branch = choices.pick(branches.len());
             Value::Union(branch as u32, Box::new(value(&branches[branch], choices)))
         }
-        Model::Record(_, fields) => {
-            Value::Record(fields.iter().map(|(name, model)| (name.clone(), value(model, choices))).collect())
-        }
+        Model::Record(_, fields) => Value::Record(
+            fields
+                .iter()
+                .map(|(name, model)| (name.clone(), value(model, choices)))
+                .collect(),
+        ),
         Model::Recursive(_) => {
             let mut list = Value::Union(0, Box::new(Value::Null));
             for _ in 0..1 + choices.pick(4) {

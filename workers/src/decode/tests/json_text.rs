@@ -6,7 +6,9 @@ fn json(field_type: &str, payload: &[u8]) -> String {
     let (_, plan, mut columns) = ready(&record(&format!(r#"{{"name":"a","type":{field_type}}}"#)));
     plan.decode(&mut columns, payload).unwrap();
     let batch = columns.finish().unwrap();
-    arrow::array::AsArray::as_string::<i32>(batch.column(0)).value(0).to_owned()
+    arrow::array::AsArray::as_string::<i32>(batch.column(0))
+        .value(0)
+        .to_owned()
 }
 
 #[test]
@@ -48,7 +50,10 @@ fn every_type_has_one_text() {
 fn a_union_of_several_types_is_the_bare_value_of_its_branch_and_its_null_is_null() {
     let mixed = r#"["null","long",{"type":"array","items":"string"}]"#;
     assert_eq!(json(mixed, &[long(1), long(5)].concat()), "5");
-    assert_eq!(json(mixed, &[long(2), long(2), text("a"), text("b"), long(0)].concat()), r#"["a","b"]"#);
+    assert_eq!(
+        json(mixed, &[long(2), long(2), text("a"), text("b"), long(0)].concat()),
+        r#"["a","b"]"#
+    );
     let (_, plan, mut columns) = ready(&record(&format!(r#"{{"name":"a","type":{mixed}}}"#)));
     plan.decode(&mut columns, &long(0)).unwrap();
     assert_eq!(columns.finish().unwrap().column(0).null_count(), 1);
@@ -56,6 +61,10 @@ fn a_union_of_several_types_is_the_bare_value_of_its_branch_and_its_null_is_null
 
 #[test]
 fn decimals_of_more_digits_than_a_column_can_have_are_the_hex_of_their_bytes() {
-    let huge = r#"{"type":"array","items":["null","int",{"type":"bytes","logicalType":"decimal","precision":60,"scale":2}]}"#;
-    assert_eq!(json(huge, &[long(1), long(2), long(3), vec![0, 1, 255], long(0)].concat()), r#"["0001ff"]"#);
+    let huge =
+        r#"{"type":"array","items":["null","int",{"type":"bytes","logicalType":"decimal","precision":60,"scale":2}]}"#;
+    assert_eq!(
+        json(huge, &[long(1), long(2), long(3), vec![0, 1, 255], long(0)].concat()),
+        r#"["0001ff"]"#
+    );
 }

@@ -66,7 +66,10 @@ fn recursive_values_end_at_the_depth_limit_whether_or_not_they_have_a_column() {
     let plan = Plan::compile(&record(list), &other).unwrap();
     let mut columns = crate::decode::Columns::new(&other);
     plan.decode(&mut columns, &nested(most)).unwrap();
-    assert_eq!(plan.decode(&mut columns, &nested(most + 1)).unwrap_err().code, "too_deep");
+    assert_eq!(
+        plan.decode(&mut columns, &nested(most + 1)).unwrap_err().code,
+        "too_deep"
+    );
 }
 
 #[test]
@@ -78,8 +81,11 @@ fn records_of_nothing_that_double_at_every_level_are_stepped_over_at_once() {
             r#"{{"type":"record","name":"R{level}","fields":[{{"name":"a","type":{nothing}}},{{"name":"b","type":"{inner}"}}]}}"#
         );
     }
-    let writer = record(&format!(r#"{{"name":"id","type":"string"}},{{"name":"n","type":{nothing}}}"#));
+    let writer = record(&format!(
+        r#"{{"name":"id","type":"string"}},{{"name":"n","type":{nothing}}}"#
+    ));
     let shape = pipeline::shape::Shape::of(&[record(r#"{"name":"id","type":"string"}"#)]).unwrap();
     let plan = Plan::compile(&writer, &shape).unwrap();
-    plan.decode(&mut crate::decode::Columns::new(&shape), &text("x")).unwrap();
+    plan.decode(&mut crate::decode::Columns::new(&shape), &text("x"))
+        .unwrap();
 }

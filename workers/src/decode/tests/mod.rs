@@ -22,11 +22,17 @@ fn schema(text: &str) -> Schema {
 
 /// A record with these fields, given as Avro JSON separated by commas.
 fn record(fields: &str) -> Schema {
-    schema(&format!(r#"{{"type":"record","name":"Event","namespace":"x","fields":[{fields}]}}"#))
+    schema(&format!(
+        r#"{{"type":"record","name":"Event","namespace":"x","fields":[{fields}]}}"#
+    ))
 }
 
 fn encode(schema: &Schema, value: &Value) -> Vec<u8> {
-    GenericDatumWriter::builder(schema).build().unwrap().write_value_to_vec(value.clone()).unwrap()
+    GenericDatumWriter::builder(schema)
+        .build()
+        .unwrap()
+        .write_value_to_vec(value.clone())
+        .unwrap()
 }
 
 /// A shape of one version, its plan, and no rows.
@@ -89,11 +95,31 @@ fn peer_event(number: i64) -> Value {
         ("event_id".to_owned(), string("5e0f4a0e-3a44-4d6a-93f4-2bd0c6a8a5c1")),
         ("tenant_id".to_owned(), string("tenant-1")),
         ("type".to_owned(), string("order.created")),
-        ("timestamp".to_owned(), Value::TimestampMillis(1_795_228_766_362 + number)),
-        ("user_id".to_owned(), if number % 2 == 0 { some(1, string("u7")) } else { some(0, Value::Null) }),
+        (
+            "timestamp".to_owned(),
+            Value::TimestampMillis(1_795_228_766_362 + number),
+        ),
+        (
+            "user_id".to_owned(),
+            if number % 2 == 0 {
+                some(1, string("u7"))
+            } else {
+                some(0, Value::Null)
+            },
+        ),
         ("amount_cents".to_owned(), some(1, Value::Long(-number))),
         ("context".to_owned(), context),
-        ("campaign".to_owned(), if number % 3 == 0 { some(0, Value::Null) } else { some(1, campaign) }),
-        ("properties".to_owned(), Value::Map([("plan".to_owned(), string("pro"))].into())),
+        (
+            "campaign".to_owned(),
+            if number % 3 == 0 {
+                some(0, Value::Null)
+            } else {
+                some(1, campaign)
+            },
+        ),
+        (
+            "properties".to_owned(),
+            Value::Map([("plan".to_owned(), string("pro"))].into()),
+        ),
     ])
 }

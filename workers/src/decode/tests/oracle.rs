@@ -43,15 +43,26 @@ impl Read for Ending<'_> {
 
 /// The value, when the payload is exactly one.
 pub fn decode(schema: &Schema, payload: &[u8]) -> Option<Value> {
-    let mut ending = Ending { rest: payload, starved: false };
-    let value = GenericDatumReader::builder(schema).build().unwrap().read_value(&mut ending).ok()?;
+    let mut ending = Ending {
+        rest: payload,
+        starved: false,
+    };
+    let value = GenericDatumReader::builder(schema)
+        .build()
+        .unwrap()
+        .read_value(&mut ending)
+        .ok()?;
     (!ending.starved && ending.rest.is_empty()).then_some(value)
 }
 
 /// The row that the value should become.
 pub fn row(shape: &Shape, value: &Value) -> Vec<Cell> {
     let names = |path: &str| path.split('.').map(str::to_owned).collect::<Vec<_>>();
-    shape.columns.iter().map(|column| cell(&column.kind, find(value, &names(&column.path)))).collect()
+    shape
+        .columns
+        .iter()
+        .map(|column| cell(&column.kind, find(value, &names(&column.path))))
+        .collect()
 }
 
 fn find<'v>(value: &'v Value, names: &[String]) -> &'v Value {
@@ -87,10 +98,15 @@ fn cell(kind: &Kind, value: &Value) -> Cell {
         (Kind::List(element), Value::Array(items)) => {
             Cell::List(items.iter().map(|item| cell(&element.kind, item)).collect())
         }
-        (Kind::Map(element), Value::Map(entries)) => {
-            Cell::Map(entries.iter().map(|(key, value)| (key.clone(), cell(&element.kind, value))).collect())
-        }
-        (_, value) => Cell::Int(i128::from(integer(value).unwrap_or_else(|| panic!("{kind:?} from {value:?}")))),
+        (Kind::Map(element), Value::Map(entries)) => Cell::Map(
+            entries
+                .iter()
+                .map(|(key, value)| (key.clone(), cell(&element.kind, value)))
+                .collect(),
+        ),
+        (_, value) => Cell::Int(i128::from(
+            integer(value).unwrap_or_else(|| panic!("{kind:?} from {value:?}")),
+        )),
     }
 }
 
@@ -111,7 +127,9 @@ fn integer(value: &Value) -> Option<i64> {
 fn unscaled(decimal: &apache_avro::Decimal) -> i128 {
     let bytes = <Vec<u8>>::try_from(decimal).unwrap();
     let negative = bytes.first().is_some_and(|byte| *byte > 0x7f);
-    bytes.iter().fold(if negative { -1 } else { 0 }, |value, byte| (value << 8) | i128::from(*byte))
+    bytes.iter().fold(if negative { -1 } else { 0 }, |value, byte| {
+        (value << 8) | i128::from(*byte)
+    })
 }
 
 fn json(value: &Value) -> serde_json::Value {
@@ -139,8 +157,14 @@ fn json(value: &Value) -> serde_json::Value {
             json!(format!("{}{whole}.{behind}", if unscaled < 0 { "-" } else { "" }))
         }
         Value::Array(items) => items.iter().map(self::json).collect(),
-        Value::Map(entries) => entries.iter().map(|(key, value)| (key.clone(), self::json(value))).collect(),
-        Value::Record(fields) => fields.iter().map(|(name, value)| (name.clone(), self::json(value))).collect(),
+        Value::Map(entries) => entries
+            .iter()
+            .map(|(key, value)| (key.clone(), self::json(value)))
+            .collect(),
+        Value::Record(fields) => fields
+            .iter()
+            .map(|(name, value)| (name.clone(), self::json(value)))
+            .collect(),
         value => json!(integer(value).unwrap_or_else(|| panic!("JSON of {value:?}"))),
     }
 }
@@ -158,7 +182,9 @@ fn nameless(value: f64) -> &'static str {
 /// One row of a batch.
 pub fn batch_row(shape: &Shape, batch: &RecordBatch, row: usize) -> Vec<Cell> {
     let columns = shape.columns.iter().zip(batch.columns());
-    columns.map(|(column, array)| array_cell(&column.kind, array.as_ref(), row)).collect()
+    columns
+        .map(|(column, array)| array_cell(&column.kind, array.as_ref(), row))
+        .collect()
 }
 
 fn array_cell(kind: &Kind, array: &dyn Array, row: usize) -> Cell {
@@ -182,13 +208,19 @@ fn array_cell(kind: &Kind, array: &dyn Array, row: usize) -> Cell {
         (DataType::Binary, _) => Cell::Bytes(array.as_binary::<i32>().value(row).to_vec()),
         (DataType::List(_), Kind::List(element)) => {
             let items = array.as_list::<i32>().value(row);
-            Cell::List((0..items.len()).map(|index| array_cell(&element.kind, items.as_ref(), index)).collect())
+            Cell::List(
+                (0..items.len())
+                    .map(|index| array_cell(&element.kind, items.as_ref(), index))
+                    .collect(),
+            )
         }
         (DataType::Map(..), Kind::Map(element)) => {
             let entries = array.as_map().value(row);
             let keys = entries.column(0).as_string::<i32>();
             let value = |index| array_cell(&element.kind, entries.column(1).as_ref(), index);
-            let map: BTreeMap<_, _> = (0..entries.len()).map(|at| (keys.value(at).to_owned(), value(at))).collect();
+            let map: BTreeMap<_, _> = (0..entries.len())
+                .map(|at| (keys.value(at).to_owned(), value(at)))
+                .collect();
             assert_eq!(map.len(), entries.len(), "a key came twice");
             Cell::Map(map)
         }

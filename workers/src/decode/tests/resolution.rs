@@ -10,14 +10,19 @@ use crate::decode::{Columns, Plan, PlanError};
 /// Rows of payloads, each of its own version, all in one batch.
 fn rows(versions: &[Schema], payloads: &[(usize, Vec<u8>)]) -> (Shape, Vec<Vec<Cell>>) {
     let shape = Shape::of(versions).unwrap();
-    let plans: Vec<_> = versions.iter().map(|version| Plan::compile(version, &shape).unwrap()).collect();
+    let plans: Vec<_> = versions
+        .iter()
+        .map(|version| Plan::compile(version, &shape).unwrap())
+        .collect();
     let mut columns = Columns::new(&shape);
     for (version, payload) in payloads {
         plans[*version].decode(&mut columns, payload).unwrap();
     }
     let batch = columns.finish().unwrap();
     assert_eq!(batch.schema(), shape.arrow());
-    let rows = (0..batch.num_rows()).map(|row| oracle::batch_row(&shape, &batch, row)).collect();
+    let rows = (0..batch.num_rows())
+        .map(|row| oracle::batch_row(&shape, &batch, row))
+        .collect();
     (shape, rows)
 }
 
@@ -41,7 +46,10 @@ fn fields_that_one_version_lacks_get_the_default_or_null_and_dropped_ones_stay()
     assert_eq!(names, ["id", "shipping", "channel", "tags", "props", "gift"]);
     let one = Cell::Map([("k".to_owned(), Cell::Int(1))].into());
     let both = Cell::List(vec![word("a"), word("b")]);
-    assert_eq!(rows[0], [word("a"), Cell::Null, word("web"), both, one, Cell::Bool(true)]);
+    assert_eq!(
+        rows[0],
+        [word("a"), Cell::Null, word("web"), both, one, Cell::Bool(true)]
+    );
     let (none, empty) = (Cell::List(vec![]), Cell::Map([].into()));
     assert_eq!(rows[1], [word("b"), Cell::Int(9), word("app"), none, empty, Cell::Null]);
 }
@@ -58,12 +66,18 @@ fn numbers_and_texts_are_promoted() {
     let old = [long(-5), 1.5f32.to_le_bytes().to_vec(), text("é"), long(1 << 60)].concat();
     let (_, rows) = rows(&[v1, v2], &[(0, old)]);
     let double = |value: f64| Cell::Float(value.to_bits());
-    assert_eq!(rows[0], [Cell::Int(-5), double(1.5), word("é"), double((1u64 << 60) as f64)]);
+    assert_eq!(
+        rows[0],
+        [Cell::Int(-5), double(1.5), word("é"), double((1u64 << 60) as f64)]
+    );
 }
 
 #[test]
 fn bytes_that_became_text_and_are_none_are_refused() {
-    let versions = [record(r#"{"name":"c","type":"bytes"}"#), record(r#"{"name":"c","type":"string"}"#)];
+    let versions = [
+        record(r#"{"name":"c","type":"bytes"}"#),
+        record(r#"{"name":"c","type":"string"}"#),
+    ];
     let shape = Shape::of(&versions).unwrap();
     let plan = Plan::compile(&versions[0], &shape).unwrap();
     let error = plan.decode(&mut Columns::new(&shape), &[2, 0xff]).unwrap_err();
@@ -120,9 +134,12 @@ fn fields_without_a_column_are_stepped_over_but_must_still_be_right() {
     let plan = Plan::compile(&newer, &shape).unwrap();
     let mut columns = Columns::new(&shape);
     let map = [long(1), text("k"), 1f64.to_le_bytes().to_vec(), long(0)].concat();
-    plan.decode(&mut columns, &[long(1), text("t"), map, text("a")].concat()).unwrap();
+    plan.decode(&mut columns, &[long(1), text("t"), map, text("a")].concat())
+        .unwrap();
     plan.decode(&mut columns, &[long(0), text("b")].concat()).unwrap();
-    let error = plan.decode(&mut columns, &[long(1), vec![2, 0xff], long(0), text("c")].concat()).unwrap_err();
+    let error = plan
+        .decode(&mut columns, &[long(1), vec![2, 0xff], long(0), text("c")].concat())
+        .unwrap_err();
     assert_eq!((error.field.as_str(), error.code), ("extra", "invalid_utf8"));
     let batch = columns.finish().unwrap();
     assert_eq!(oracle::batch_row(&shape, &batch, 0), [word("a")]);
@@ -134,13 +151,27 @@ fn a_writer_that_the_shape_does_not_cover_has_no_plan() {
     let shape = Shape::of(&[record(r#"{"name":"a","type":"long"}"#)]).unwrap();
     let compile = |fields: &str| Plan::compile(&record(fields), &shape).map(|_| ());
     let lacking = compile(r#"{"name":"b","type":"long"}"#).unwrap_err();
-    assert!(matches!(&lacking, PlanError::NotCovered { column, .. } if column == "a"), "{lacking}");
+    assert!(
+        matches!(&lacking, PlanError::NotCovered { column, .. } if column == "a"),
+        "{lacking}"
+    );
     let nullable = compile(r#"{"name":"a","type":["null","long"]}"#).unwrap_err();
-    assert!(matches!(&nullable, PlanError::NotCovered { column, .. } if column == "a"), "{nullable}");
+    assert!(
+        matches!(&nullable, PlanError::NotCovered { column, .. } if column == "a"),
+        "{nullable}"
+    );
     let other = compile(r#"{"name":"a","type":"string"}"#).unwrap_err();
-    assert!(matches!(&other, PlanError::Incompatible { field, .. } if field == "a"), "{other}");
+    assert!(
+        matches!(&other, PlanError::Incompatible { field, .. } if field == "a"),
+        "{other}"
+    );
     let no_record = Plan::compile(&Schema::String, &shape).unwrap_err();
-    assert_eq!(no_record, PlanError::NotARecord { found: "string".to_owned() });
+    assert_eq!(
+        no_record,
+        PlanError::NotARecord {
+            found: "string".to_owned()
+        }
+    );
 }
 
 #[test]
