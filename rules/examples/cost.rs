@@ -53,15 +53,21 @@ fn cost(revision: &Revision, event: usize, batch: &RecordBatch) -> f64 {
     let repeats = 400_000 / batch.num_rows();
     let mut best = f64::MAX;
     for _ in 0..3 {
-        let started = Instant::now();
+        let started = on_cpu_ns();
         for _ in 0..repeats {
             black_box(revision.apply(event, black_box(batch)));
         }
         #[allow(clippy::cast_precision_loss)]
-        let each = started.elapsed().as_nanos() as f64 / (repeats * batch.num_rows()) as f64;
+        let each = (on_cpu_ns() - started) as f64 / (repeats * batch.num_rows()) as f64;
         best = best.min(each);
     }
     best
+}
+
+/// How long this thread has been running, so that what else the machine does isn't counted.
+fn on_cpu_ns() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// A tenth of the events has a mail address, one in fifty orders is big.
@@ -73,7 +79,7 @@ fn batch(catalog: &Catalog, event: usize, rows: usize) -> RecordBatch {
             ("properties.plan", "pro"),
             ("properties.theme", "dark"),
         ]);
-        if number % 10 == 0 {
+        if number.is_multiple_of(10) {
             row.push(("properties.email", format!("user-{number}@example.org")));
         }
         if event != shop::PAGEVIEW {

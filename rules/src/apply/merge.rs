@@ -1,10 +1,11 @@
 //! From what programs have made of their rows to a batch in the input's order.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatchOptions};
-use arrow::compute::interleave;
+use arrow::array::{Array, ArrayRef, RecordBatchOptions, UInt32Array};
+use arrow::compute::{concat, interleave, take};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
 
@@ -97,23 +98,15 @@ fn columns(input: &RecordBatch, outcomes: &[Outcome<'_>]) -> Result<RecordBatch,
     if outcomes.iter().all(|outcome| outcome.changed.is_empty()) {
         return Ok(input.clone());
     }
-    let mut columns = input.columns().to_vec();
-    for (index, column) in columns.iter_mut().enumerate() {
-        let changed = |outcome: &&Outcome<'_>| outcome.changed.iter().any(|(changed, _)| *changed == index);
-        let pieces: Vec<(&Rows, &ArrayRef)> = outcomes
-            .iter()
-            .filter(changed)
-            .flat_map(|outcome| {
-                outcome
-                    .changed
-                    .iter()
-                    .map(|(changed, values)| (*changed, &outcome.rows, values))
-            })
-            .filter_map(|(changed, rows, values)| (changed == index).then_some((rows, values)))
-            .collect();
-        if !pieces.is_empty() {
-            *column = put_back(column, &pieces)?;
+    let mut pieces: BTreeMap<usize, Vec<(&Rows, &ArrayRef)>> = BTreeMap::new();
+    for outcome in outcomes {
+        for (index, values) in &outcome.changed {
+            pieces.entry(*index).or_default().push((&outcome.rows, values));
         }
+    }
+    let mut columns = input.columns().to_vec();
+    for (index, pieces) in pieces {
+        columns[index] = put_back(&columns[index], &pieces)?;
     }
     let options = RecordBatchOptions::new().with_row_count(Some(input.num_rows()));
     RecordBatch::try_new_with_options(input.schema(), columns, &options)
@@ -123,15 +116,37 @@ fn put_back(column: &ArrayRef, pieces: &[(&Rows, &ArrayRef)]) -> Result<ArrayRef
     if let [(Rows::All(_), values)] = pieces {
         return Ok(ArrayRef::clone(values));
     }
+    if column.data_type().is_nested() {
+        return put_back_nested(column, pieces);
+    }
     let mut sources: Vec<(usize, usize)> = (0..column.len()).map(|row| (0, row)).collect();
     let mut arrays: Vec<&dyn Array> = vec![column.as_ref()];
     for (piece, (rows, values)) in pieces.iter().enumerate() {
         arrays.push(values.as_ref());
         for nth in 0..rows.len() {
-            sources[usize::try_from(rows.number(nth)).unwrap_or(usize::MAX)] = (piece + 1, nth);
+            sources[at(rows.number(nth))] = (piece + 1, nth);
         }
     }
     interleave(&arrays, &sources)
+}
+
+/// Arrow interleaves maps value by value, which costs three times as much as to join and reorder them.
+fn put_back_nested(column: &ArrayRef, pieces: &[(&Rows, &ArrayRef)]) -> Result<ArrayRef, ArrowError> {
+    let mut arrays: Vec<&dyn Array> = vec![column.as_ref()];
+    let mut order: Vec<u32> = (0..u32::try_from(column.len()).unwrap_or(u32::MAX)).collect();
+    let mut next = u32::try_from(column.len()).unwrap_or(u32::MAX);
+    for (rows, values) in pieces {
+        arrays.push(values.as_ref());
+        for nth in 0..rows.len() {
+            order[at(rows.number(nth))] = next;
+            next = next.saturating_add(1);
+        }
+    }
+    take(&concat(&arrays)?, &UInt32Array::from(order), None)
+}
+
+fn at(row: u32) -> usize {
+    usize::try_from(row).unwrap_or(usize::MAX)
 }
 
 /// A row that goes nowhere.
@@ -142,7 +157,6 @@ fn routes(rows: usize, event: &EventShape, outcomes: &[Outcome<'_>], lost: &[Fai
     // For each row an index into `sets`.
     let mut sets: Vec<&[usize]> = vec![&own];
     let mut fates = vec![0_u32; rows];
-    let at = |row: u32| usize::try_from(row).unwrap_or(usize::MAX);
     for outcome in outcomes {
         let failures = outcome.effects.failures.iter().map(|failure| failure.row);
         for row in failures.chain(outcome.effects.dropped.iter().copied()) {

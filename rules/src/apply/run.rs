@@ -16,7 +16,7 @@ use super::work::{Rows, Work};
 use crate::applied::{Alert, Charge, Code, Failure};
 use crate::expression::{panicked, shortened};
 use crate::limits::ALERT_BYTES_MAX;
-use crate::program::{Action, Assignment, Charging, Move, Step};
+use crate::program::{Action, Alerting, Assignment, Charging, Move, Step};
 
 /// Runs a program's steps for one event. What can't be computed for other reasons than an event's values (a panic in
 /// our own kernels, columns beyond two gigabytes) is narrowed to single rows, too.
@@ -62,14 +62,7 @@ fn attempt<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows) -> Result<Out
         }
         take_step(&mut work, index, step)?;
     }
-    let (rows, changed, routed, effects) = work.into_changed();
-    Ok(Outcome {
-        steps,
-        rows,
-        changed,
-        routed,
-        effects,
-    })
+    Ok(work.outcome(steps))
 }
 
 fn take_step(work: &mut Work<'_>, index: usize, step: &Step) -> Result<(), ArrowError> {
@@ -92,7 +85,7 @@ fn take_step(work: &mut Work<'_>, index: usize, step: &Step) -> Result<(), Arrow
                 routed[row] = u32::try_from(index + 1).unwrap_or(u32::MAX);
             }
         }
-        Action::Alert { .. } => alert(work, &chosen, step, &mut failed)?,
+        Action::Alert(alerting) => alert(work, &chosen, (step, alerting), &mut failed)?,
         Action::Charge(charging) => charge(work, &chosen, (step, charging), &mut failed)?,
     }
     work.bury(step, failed, None)
@@ -176,12 +169,14 @@ fn emptied(work: &Work<'_>, column: usize, rows: usize) -> ArrayRef {
     }
 }
 
-fn alert<'s>(work: &mut Work<'_>, chosen: &Chosen, step: &'s Step, failed: &mut Failed<'s>) -> Result<(), ArrowError> {
-    let Action::Alert { severity, key, text } = &step.action else {
-        return Ok(());
-    };
-    let texts = work.evaluate(text, chosen, "text", failed)?;
-    let keys = match key {
+fn alert<'s>(
+    work: &mut Work<'_>,
+    chosen: &Chosen,
+    (step, alerting): (&'s Step, &'s Alerting),
+    failed: &mut Failed<'s>,
+) -> Result<(), ArrowError> {
+    let texts = work.evaluate(&alerting.text, chosen, "text", failed)?;
+    let keys = match &alerting.key {
         Some(key) => Some(work.evaluate(key, chosen, "key", failed)?),
         None => None,
     };
@@ -205,7 +200,7 @@ fn alert<'s>(work: &mut Work<'_>, chosen: &Chosen, step: &'s Step, failed: &mut 
         let alert = Alert {
             row: number,
             rule: Arc::clone(&step.rule),
-            severity: *severity,
+            severity: alerting.severity,
             key: keys.and_then(|keys| value(keys, nth)),
             text: value(texts, nth).unwrap_or_default(),
         };

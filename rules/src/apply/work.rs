@@ -8,6 +8,7 @@ use arrow::record_batch::RecordBatch;
 
 use super::chosen::Chosen;
 use super::effects::{Effects, Failed};
+use super::merge::Outcome;
 use crate::applied::Failure;
 use crate::expression::{Evaluated, Expression};
 use crate::program::Step;
@@ -173,12 +174,17 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// The columns that rules have changed.
-    pub fn into_changed(self) -> (Rows, Vec<(usize, ArrayRef)>, Option<Vec<u32>>, Effects) {
+    /// What has become of the rows.
+    pub fn outcome(self, steps: &[Step]) -> Outcome<'_> {
         let changed = self.columns.into_iter().zip(self.changed).enumerate();
-        let changed = changed
-            .filter_map(|(index, (column, changed))| Some((index, column.filter(|_| changed)?)))
-            .collect();
-        (self.rows, changed, self.routed, self.effects)
+        Outcome {
+            steps,
+            rows: self.rows,
+            changed: changed
+                .filter_map(|(index, (column, changed))| Some((index, column.filter(|_| changed)?)))
+                .collect(),
+            routed: self.routed,
+            effects: self.effects,
+        }
     }
 }

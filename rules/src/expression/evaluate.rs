@@ -238,3 +238,99 @@ fn code_of_message(message: &str) -> Code {
         Code::Evaluation
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{AsArray, Int64Array};
+    use arrow::datatypes::{Field, Int64Type, Schema};
+    use datafusion_common::{DFSchema, Result};
+    use datafusion_expr::execution_props::ExecutionProps;
+    use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, col};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+
+    /// Panics on 13 and otherwise gives back what it gets.
+    #[derive(Debug, PartialEq, Eq, Hash)]
+    struct Unlucky {
+        signature: Signature,
+    }
+
+    impl ScalarUDFImpl for Unlucky {
+        fn name(&self) -> &str {
+            "unlucky"
+        }
+
+        fn signature(&self) -> &Signature {
+            &self.signature
+        }
+
+        fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
+            Ok(DataType::Int64)
+        }
+
+        fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            let ColumnarValue::Array(values) = &args.args[0] else {
+                panic!("a column")
+            };
+            let numbers = values.as_primitive::<Int64Type>();
+            assert!(numbers.values().iter().all(|number| *number != 13), "thirteen");
+            Ok(args.args[0].clone())
+        }
+    }
+
+    fn unlucky() -> Expression {
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let function = ScalarUDF::new_from_impl(Unlucky {
+            signature: Signature::exact(vec![DataType::Int64], Volatility::Immutable),
+        });
+        let call = function.call(vec![col("n")]);
+        let narrow = DFSchema::try_from(Arc::clone(&schema)).unwrap();
+        let props = ExecutionProps::new();
+        let physical = datafusion_physical_expr::create_physical_expr(&call, &narrow, &props, &Default::default());
+        Expression {
+            physical: physical.unwrap(),
+            columns: vec![0],
+            schema,
+            constant: None,
+        }
+    }
+
+    #[test]
+    fn a_panic_is_narrowed_to_its_rows() {
+        let numbers = Int64Array::from_iter_values((0..100).map(|n| if n == 40 || n == 99 { 13 } else { n }));
+        let evaluated = unlucky().evaluate(vec![Arc::new(numbers)], 100);
+        let errors: Vec<_> = evaluated
+            .errors
+            .iter()
+            .map(|error| (error.row, error.code, error.reason.as_str()))
+            .collect();
+        let reason = "a function panicked: thirteen";
+        assert_eq!(errors, [(40, Code::Internal, reason), (99, Code::Internal, reason)]);
+        let values = evaluated.values.as_primitive::<Int64Type>();
+        assert!((0..100).all(|row| if row == 40 || row == 99 {
+            values.is_null(row)
+        } else {
+            values.value(row) == row as i64
+        }));
+    }
+
+    #[test]
+    fn the_search_costs_a_bounded_number_of_attempts_however_many_rows_are_bad() {
+        let before = CALLS.load(Ordering::Relaxed);
+        let evaluated = unlucky().evaluate(vec![Arc::new(Int64Array::from_value(13, 4096))], 4096);
+        let attempts = CALLS.load(Ordering::Relaxed) - before;
+        assert_eq!(evaluated.errors.len(), 4096);
+        // 4096 rows one by one and at most 1023 halves above them; the other test may be counted, too.
+        assert!((4096..5300).contains(&attempts), "{attempts}");
+    }
+
+    #[test]
+    fn reasons_are_cut_between_letters() {
+        assert_eq!(shortened("short"), "short");
+        let long = "ä".repeat(200);
+        assert_eq!(shortened(&long), format!("{}…", "ä".repeat(150)));
+    }
+}

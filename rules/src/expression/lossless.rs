@@ -12,13 +12,24 @@ pub fn check(from: &DataType, to: &DataType, literal: Option<&ScalarValue>) -> R
     if from == to || *from == DataType::Null || fits(from, to) || literal.is_some_and(|value| round_trips(value, to)) {
         return Ok(());
     }
-    let wanted = noun(to);
-    let is = noun(from);
-    Err(match sql_name(to) {
-        Some(sql) if arrow::compute::can_cast_types(from, to) => format!(
-            "the column holds {wanted}, the value is {is}: that could lose something; write CAST(… AS {sql}) if it can't"
-        ),
-        _ => format!("the column holds {wanted}, the value is {is}"),
+    let (wanted, is) = (noun(to), noun(from));
+    if let Some(value) = literal.filter(|_| from.is_numeric() && to.is_numeric()) {
+        return Err(format!("the column holds {wanted}; {value} is none"));
+    }
+    let convertible = !from.is_nested() && arrow::compute::can_cast_types(from, to);
+    // A CAST of a decimal cuts off what is behind the point.
+    let value = if matches!(from, DataType::Decimal128(..)) && to.is_integer() {
+        "round(…)"
+    } else {
+        "…"
+    };
+    Err(match sql_name(to).filter(|_| convertible) {
+        Some(sql) => {
+            format!(
+                "the column holds {wanted}, the value is {is}: write CAST({value} AS {sql}), which fails where it doesn't fit"
+            )
+        }
+        None => format!("the column holds {wanted}, the value is {is}"),
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod functions;
 mod parsed;
+mod names;
+mod tree;
 mod plan;
 mod lossless;
 mod checked;
@@ -13,7 +15,8 @@ mod evaluate;
 
 pub use evaluate::{Evaluated, panicked, shortened};
 pub use map_entry::lookup;
-pub use parsed::{Name, Parsed, unknown_column};
+pub use names::unknown_column;
+pub use parsed::{Name, Parsed};
 pub use plan::{Expression, Wanted};
 
 use crate::position::Place;

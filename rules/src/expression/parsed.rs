@@ -1,20 +1,22 @@
 //! An expression as SQL text, with the columns and functions it names.
 
-use std::ops::ControlFlow;
-
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectNamePart,
-    Query, Spanned, Subscript, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value,
+    ValueWithSpan,
 };
 use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::{Span, Token};
+use datafusion_sql::sqlparser::tokenizer::Token;
 
+use super::Mistake;
 use super::functions::offered;
-use super::{Mistake, map_entry};
+use super::names::{self, literal_key};
+use super::tree::{self, Refused, start};
 use crate::catalog::EventShape;
 use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, REPLACEMENT_BYTES_MAX};
 use crate::position::Place;
+
+const TOO_DEEP: &str = "the expression is nested too deep; split the rule";
 
 /// An expression that is well-formed. Whether its columns exist depends on the event.
 #[derive(Debug, Clone)]
@@ -22,7 +24,7 @@ pub struct Parsed {
     /// As it was typed.
     pub text: String,
     /// With map lookups as calls of our own function; columns still by the name that the user wrote.
-    ast: Expr,
+    ast: Box<Expr>,
     /// The columns it reads, in the order of the text; a name may come twice.
     pub names: Vec<Name>,
 }
@@ -52,28 +54,24 @@ impl Parsed {
             return Err(vec![Mistake::new(Place::default(), message)]);
         }
         let mut ast = parse(text).map_err(|mistake| vec![mistake])?;
-        let mut depth = Depth(0);
-        if let ControlFlow::Break(place) = ast.visit(&mut depth) {
-            let message = format!("the expression is nested more than {EXPRESSION_DEPTH_MAX} deep; split the rule");
-            // A tree this deep must not be dropped recursively on a small stack, but 4 KiB of text can't make one.
-            return Err(vec![Mistake::new(place, message)]);
-        }
-        let mut collector = Collector::default();
-        let ControlFlow::Continue(()) = ast.visit(&mut collector);
-        let mut lookups = Lookups::default();
-        let ControlFlow::Continue(()) = VisitMut::visit(&mut ast, &mut lookups);
-        let mut mistakes = collector.mistakes;
-        mistakes.extend(lookups.mistakes);
+        tree::check(&mut ast, EXPRESSION_DEPTH_MAX).map_err(|(place, refused)| {
+            vec![match refused {
+                Refused::TooDeep => Mistake::new(place, TOO_DEEP),
+                Refused::Form(message) => Mistake::new(place, message),
+            }]
+        })?;
+        let mut mistakes = Vec::new();
+        tree::walk(&mut ast, &mut |expr| examine(expr, &mut mistakes));
+        names::call_lookups(&mut ast, &mut mistakes);
         if !mistakes.is_empty() {
             mistakes.sort_by_key(|mistake| (mistake.place.line, mistake.place.column));
             return Err(mistakes);
         }
-        let mut names = Names::default();
-        let ControlFlow::Continue(()) = ast.visit(&mut names);
+        let names = names::named(&mut ast);
         Ok(Self {
             text: text.to_owned(),
-            ast,
-            names: names.found,
+            ast: Box::new(ast),
+            names,
         })
     }
 
@@ -82,17 +80,9 @@ impl Parsed {
     /// # Errors
     /// Every name that the event lacks.
     pub fn resolve(&self, event: &EventShape) -> Result<Expr, Vec<Mistake>> {
-        let mut ast = self.ast.clone();
-        let mut resolver = Resolver {
-            event,
-            mistakes: Vec::new(),
-        };
-        let ControlFlow::Continue(()) = VisitMut::visit(&mut ast, &mut resolver);
-        if resolver.mistakes.is_empty() {
-            Ok(ast)
-        } else {
-            Err(resolver.mistakes)
-        }
+        let mut ast = self.ast.as_ref().clone();
+        let mistakes = names::resolve(&mut ast, event);
+        if mistakes.is_empty() { Ok(ast) } else { Err(mistakes) }
     }
 }
 
@@ -104,7 +94,7 @@ impl Name {
     pub fn new(text: &str) -> Result<Self, String> {
         let wrong = || format!("`{text}` is no column; write a path such as context.page.url, or properties['key']");
         let parsed = Parsed::new(text).map_err(|_| wrong())?;
-        let entry = match &parsed.ast {
+        let entry = match parsed.ast.as_ref() {
             Expr::Identifier(_) | Expr::CompoundIdentifier(_) => None,
             Expr::Function(call) => Some(literal_key(call).ok_or_else(wrong)?),
             _ => return Err(wrong()),
@@ -119,15 +109,6 @@ impl Name {
             None => self.column.clone(),
             Some(key) => format!("{}['{}']", self.column, key.replace('\'', "''")),
         }
-    }
-}
-
-/// "there is no column `contxt.page`; did you mean `context.page`?"
-pub fn unknown_column(name: &str, event: &EventShape) -> String {
-    let of = &event.name;
-    match document::nearest(name, event.paths()) {
-        Some(meant) => format!("{of} has no column `{name}`; did you mean `{meant}`?"),
-        None => format!("{of} has no column `{name}`"),
     }
 }
 
@@ -160,7 +141,7 @@ fn parse(text: &str) -> Result<Expr, Mistake> {
 fn syntax(error: &ParserError) -> Mistake {
     let message = match error {
         ParserError::TokenizerError(message) | ParserError::ParserError(message) => message.as_str(),
-        ParserError::RecursionLimitExceeded => "the expression is nested too deep; split the rule",
+        ParserError::RecursionLimitExceeded => return Mistake::new(Place { line: 1, column: 1 }, TOO_DEEP),
     };
     let (said, place) = match message.rsplit_once(" at Line: ") {
         Some((said, at)) => (said, read_place(at)),
@@ -180,123 +161,51 @@ fn read_place(at: &str) -> Option<Place> {
     })
 }
 
-fn place(span: Span) -> Place {
-    Place {
-        line: span.start.line,
-        column: span.start.column,
-    }
-}
+const NOT_LITERAL: &str = "the pattern has to be a literal: one from an event's data could be anything";
 
-/// Stops before the walk itself gets too deep.
-struct Depth(usize);
-
-impl Visitor for Depth {
-    type Break = Place;
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Place> {
-        self.0 += 1;
-        if self.0 > EXPRESSION_DEPTH_MAX {
-            // The span of a deep tree is itself found recursively; its head will do.
-            return ControlFlow::Break(head(expr));
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, _expr: &Expr) -> ControlFlow<Place> {
-        self.0 -= 1;
-        ControlFlow::Continue(())
-    }
-}
-
-fn head(expr: &Expr) -> Place {
+/// Finds what is wrong with one part.
+fn examine(expr: &Expr, mistakes: &mut Vec<Mistake>) {
+    let at = start(expr);
     match expr {
-        Expr::Identifier(ident) => place(ident.span),
-        Expr::Value(value) => place(value.span),
-        _ => Place { line: 1, column: 1 },
+        Expr::Function(function) => examine_call(function, at, mistakes),
+        Expr::BinaryOp { op, right: pattern, .. } if is_regex(op) && literal(pattern).is_none() => {
+            mistakes.push(Mistake::new(at, NOT_LITERAL));
+        }
+        Expr::SimilarTo { pattern, .. } if literal(pattern).is_none() => mistakes.push(Mistake::new(at, NOT_LITERAL)),
+        Expr::Value(ValueWithSpan {
+            value: Value::Placeholder(name),
+            ..
+        }) => mistakes.push(Mistake::new(at, format!("`{name}` is a parameter; a rule has none"))),
+        _ => {}
     }
 }
 
-/// Finds what is wrong with functions and shapes.
-#[derive(Default)]
-struct Collector {
-    mistakes: Vec<Mistake>,
-}
-
-impl Visitor for Collector {
-    type Break = std::convert::Infallible;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Self::Break> {
-        self.mistakes.push(Mistake::new(
-            place(query.span()),
-            "a rule sees one event: there are no queries in it",
-        ));
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        let at = place(expr.span());
-        match expr {
-            Expr::Function(function) => self.function(function, at),
-            Expr::BinaryOp { op, right, .. } if is_regex(op) && literal(right).is_none() => {
-                self.mistakes.push(Mistake::new(
-                    at,
-                    "the pattern has to be a literal: one from an event's data could be anything",
-                ));
-            }
-            Expr::SimilarTo { pattern, .. } if literal(pattern).is_none() => {
-                self.mistakes.push(Mistake::new(
-                    at,
-                    "the pattern has to be a literal: one from an event's data could be anything",
-                ));
-            }
-            Expr::Value(ValueWithSpan {
-                value: Value::Placeholder(name),
-                ..
-            }) => self
-                .mistakes
-                .push(Mistake::new(at, format!("`{name}` is a parameter; a rule has none"))),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+fn examine_call(function: &Function, at: Place, mistakes: &mut Vec<Mistake>) {
+    let name = match function.name.0.as_slice() {
+        [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_none() => ident.value.to_lowercase(),
+        [ObjectNamePart::Identifier(ident)] => ident.value.clone(),
+        _ => function.name.to_string(),
+    };
+    if let Some(refusal) = offered().refusal(&name) {
+        mistakes.push(Mistake::new(at, refusal));
+    } else if name.starts_with("regexp_") {
+        mistakes.extend(examine_regexp(&name, function).map(|message| Mistake::new(at, message)));
     }
 }
 
-impl Collector {
-    fn function(&mut self, function: &Function, at: Place) {
-        let name = match function.name.0.as_slice() {
-            [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_none() => ident.value.to_lowercase(),
-            [ObjectNamePart::Identifier(ident)] => ident.value.clone(),
-            _ => function.name.to_string(),
-        };
-        if let Some(refusal) = offered().refusal(&name) {
-            self.mistakes.push(Mistake::new(at, refusal));
-        } else if function.over.is_some() || function.filter.is_some() || !function.within_group.is_empty() {
-            self.mistakes.push(Mistake::new(
-                at,
-                "a rule sees one event: OVER, FILTER and WITHIN GROUP have no meaning in it",
-            ));
-        } else if name.starts_with("regexp_") {
-            self.regexp(&name, function, at);
-        }
+/// A pattern is compiled once, and the replacement's length bounds the result's: both have to be known.
+fn examine_regexp(name: &str, function: &Function) -> Option<String> {
+    let arguments = arguments(function);
+    if arguments
+        .iter()
+        .skip(1)
+        .any(|argument| argument.is_none_or(|expr| literal(expr).is_none()))
+    {
+        return Some(format!("all arguments of {name} but the first have to be literals"));
     }
-
-    /// A pattern is compiled once, and the replacement's length bounds the result's: both have to be known.
-    fn regexp(&mut self, name: &str, function: &Function, at: Place) {
-        let arguments = arguments(function);
-        if arguments
-            .iter()
-            .skip(1)
-            .any(|argument| argument.is_none_or(|expr| literal(expr).is_none()))
-        {
-            let message = format!("all arguments of {name} but the first have to be literals");
-            self.mistakes.push(Mistake::new(at, message));
-        }
-        let replacement = arguments.get(2).copied().flatten().and_then(literal);
-        if name == "regexp_replace" && replacement.is_some_and(|text| text.len() > REPLACEMENT_BYTES_MAX) {
-            let message = format!("the replacement may have {REPLACEMENT_BYTES_MAX} bytes at most");
-            self.mistakes.push(Mistake::new(at, message));
-        }
-    }
+    let replacement = arguments.get(2).copied().flatten().and_then(literal);
+    let too_long = name == "regexp_replace" && replacement.is_some_and(|text| text.len() > REPLACEMENT_BYTES_MAX);
+    too_long.then(|| format!("the replacement may have {REPLACEMENT_BYTES_MAX} bytes at most"))
 }
 
 fn is_regex(op: &BinaryOperator) -> bool {
@@ -307,7 +216,7 @@ fn is_regex(op: &BinaryOperator) -> bool {
     )
 }
 
-fn literal(expr: &Expr) -> Option<&str> {
+pub fn literal(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Value(ValueWithSpan { value, .. }) => match value {
             Value::SingleQuotedString(text) | Value::EscapedStringLiteral(text) => Some(text),
@@ -320,7 +229,7 @@ fn literal(expr: &Expr) -> Option<&str> {
     }
 }
 
-fn arguments(function: &Function) -> Vec<Option<&Expr>> {
+pub fn arguments(function: &Function) -> Vec<Option<&Expr>> {
     let FunctionArguments::List(list) = &function.args else {
         return Vec::new();
     };
@@ -329,139 +238,4 @@ fn arguments(function: &Function) -> Vec<Option<&Expr>> {
         _ => None,
     };
     list.args.iter().map(expr).collect()
-}
-
-/// The key of a lookup that [`Lookups`] has made.
-fn literal_key(call: &Function) -> Option<String> {
-    let is_lookup = call.name.to_string() == map_entry::NAME;
-    let key = arguments(call).get(1).copied().flatten().and_then(literal)?;
-    is_lookup.then(|| key.to_owned())
-}
-
-/// Turns `properties['key']` into a call: the SQL planner would take it for a field of a struct.
-#[derive(Default)]
-struct Lookups {
-    mistakes: Vec<Mistake>,
-}
-
-impl VisitorMut for Lookups {
-    type Break = std::convert::Infallible;
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        let at = place(expr.span());
-        if let Expr::CompoundFieldAccess { root, access_chain } = expr {
-            match lookup_call(root, access_chain) {
-                Some(call) => *expr = call,
-                None => self.mistakes.push(Mistake::new(
-                    at,
-                    "brackets read an entry of a map column, such as properties['key']; nothing else can be taken apart",
-                )),
-            }
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn lookup_call(root: &Expr, chain: &[AccessExpr]) -> Option<Expr> {
-    let mut idents = match root {
-        Expr::Identifier(ident) => vec![ident.clone()],
-        Expr::CompoundIdentifier(idents) => idents.clone(),
-        _ => return None,
-    };
-    let (last, dots) = chain.split_last()?;
-    for dot in dots {
-        let AccessExpr::Dot(Expr::Identifier(ident)) = dot else {
-            return None;
-        };
-        idents.push(ident.clone());
-    }
-    let AccessExpr::Subscript(Subscript::Index { index }) = last else {
-        return None;
-    };
-    let span = idents.first()?.span;
-    let mut name = Ident::new(map_entry::NAME);
-    name.span = span;
-    let column = match idents.len() {
-        1 => Expr::Identifier(idents.remove(0)),
-        _ => Expr::CompoundIdentifier(idents),
-    };
-    let argument = |expr| FunctionArg::Unnamed(FunctionArgExpr::Expr(expr));
-    Some(call(name, vec![argument(column), argument(index.clone())]))
-}
-
-fn call(name: Ident, args: Vec<FunctionArg>) -> Expr {
-    use datafusion_sql::sqlparser::ast::{FunctionArgumentList, ObjectName};
-    Expr::Function(Function {
-        name: ObjectName::from(vec![name]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
-}
-
-/// The columns that an expression names.
-#[derive(Default)]
-struct Names {
-    found: Vec<Name>,
-}
-
-impl Visitor for Names {
-    type Break = std::convert::Infallible;
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Self::Break> {
-        if let Some((column, span)) = column_name(expr) {
-            self.found.push(Name {
-                column,
-                entry: None,
-                place: place(span),
-            });
-        }
-        ControlFlow::Continue(())
-    }
-}
-
-fn column_name(expr: &Expr) -> Option<(String, Span)> {
-    match expr {
-        Expr::Identifier(ident) => Some((ident.value.clone(), ident.span)),
-        Expr::CompoundIdentifier(idents) => {
-            let parts: Vec<&str> = idents.iter().map(|ident| ident.value.as_str()).collect();
-            Some((parts.join("."), idents.first()?.span))
-        }
-        _ => None,
-    }
-}
-
-/// Gives every column the name that it has in the schema.
-struct Resolver<'a> {
-    event: &'a EventShape,
-    mistakes: Vec<Mistake>,
-}
-
-impl VisitorMut for Resolver<'_> {
-    type Break = std::convert::Infallible;
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
-        if let Some((name, span)) = column_name(expr) {
-            match self.event.index(&name) {
-                Some(index) => {
-                    // Quoted: the planner lower-cases what is not.
-                    let mut ident = Ident::with_quote('"', self.event.schema.field(index).name());
-                    ident.span = span;
-                    *expr = Expr::Identifier(ident);
-                }
-                None => self
-                    .mistakes
-                    .push(Mistake::new(place(span), unknown_column(&name, self.event))),
-            }
-        }
-        ControlFlow::Continue(())
-    }
 }

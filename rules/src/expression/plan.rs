@@ -13,13 +13,14 @@ use datafusion_expr::{BinaryExpr, Expr, ExprSchemable, Operator, lit};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_sql::planner::{PlannerContext, SqlToRel};
-use datafusion_sql::sqlparser::ast::{Expr as SqlExpr, Spanned, Visit, Visitor};
+use datafusion_sql::sqlparser::ast::Expr as SqlExpr;
 
 use super::checked::Checked;
 use super::functions::offered;
 use super::guarded::Guarded;
 use super::join_text::JoinText;
 use super::lossless;
+use super::tree;
 use super::{Mistake, Parsed};
 use crate::catalog::EventShape;
 use crate::position::Place;
@@ -230,47 +231,31 @@ fn scale(data_type: &DataType) -> i8 {
 
 /// Where the smallest part begins that can't be planned by itself: what is inside it can, so the fault is there.
 fn blamed(ast: &SqlExpr, schema: &DFSchema) -> Place {
-    let mut smallest = Smallest { schema };
-    match ast.visit(&mut smallest) {
-        std::ops::ControlFlow::Break(place) => place,
-        std::ops::ControlFlow::Continue(()) => START,
-    }
-}
-
-struct Smallest<'a> {
-    schema: &'a DFSchema,
-}
-
-impl Visitor for Smallest<'_> {
-    type Break = Place;
-
-    fn post_visit_expr(&mut self, expr: &SqlExpr) -> std::ops::ControlFlow<Place> {
-        if typed(expr, self.schema).is_ok() {
-            return std::ops::ControlFlow::Continue(());
+    let mut smallest = None;
+    tree::walk(&mut ast.clone(), &mut |expr| {
+        if smallest.is_none() && typed(expr, schema).is_err() {
+            smallest = Some(tree::start(expr));
         }
-        let start = expr.span().start;
-        std::ops::ControlFlow::Break(Place {
-            line: start.line,
-            column: start.column,
-        })
-    }
+    });
+    smallest.unwrap_or(START)
 }
 
-/// The first line of what DataFusion says, without its kind and stack.
+/// The first line of what DataFusion says, without its kinds and stack.
 fn said(error: &DataFusionError) -> String {
     let root = error.find_root();
-    let stripped = root.strip_backtrace();
     let message = root.message();
-    let line = message.lines().next().unwrap_or(&stripped).trim_end_matches('.');
-    let line = line.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or(line);
+    let line = message.lines().next().unwrap_or_default();
+    let line = line.split(DataFusionError::BACK_TRACE_SEP).next().unwrap_or_default();
+    // A function's refusal comes wrapped: `… coercion failed with: Error during planning: …`.
+    let line = line
+        .rsplit_once("Error during planning: ")
+        .map_or(line, |(_, said)| said)
+        .trim_end_matches('.');
     let mut letters = line.chars();
+    let second = letters.clone().nth(1);
     match letters.next() {
-        // `Cannot coerce …` begins a sentence there and continues one here; `Int64 …` stays.
-        Some(first)
-            if first.is_uppercase()
-                && letters.clone().next().is_some_and(char::is_lowercase)
-                && !line.starts_with("Int") =>
-        {
+        // `Cannot coerce …` begins a sentence there and continues one here; names of types stay.
+        Some(first) if first.is_uppercase() && second.is_some_and(char::is_lowercase) && !line.starts_with("Int") => {
             first.to_lowercase().chain(letters).collect()
         }
         _ => line.to_owned(),

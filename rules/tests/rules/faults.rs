@@ -56,7 +56,7 @@ rules:
   - {name: fits, events: [order.created], set: {item_count: 5, "properties['n']": amount_minor, amount_minor: item_count}}
   - {name: too-big, events: [order.created], set: {item_count: 5000000000}}
   - {name: text, events: [order.created], set: {amount_minor: currency}}
-  - {name: null, events: [order.created], set: {amount_minor: null}}
+  - {name: nil, events: [order.created], set: {amount_minor: null}}
   - {name: decimal, events: [order.created], set: {amount_minor: amount_minor * 1.21}}
   - {name: float, events: [user.pageview], charge: {meter: m, quantity: context.screen.density}}
   - {name: float-compare, events: [user.pageview], when: context.screen.density > 1.5, drop: true}

@@ -273,8 +273,16 @@ fn alive(applied: &Applied) -> RecordBatch {
     arrow::compute::take_record_batch(&applied.batch, &arrow::array::UInt32Array::from(rows)).unwrap()
 }
 
+/// `PROPTEST_CASES=50000` looks longer.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(300)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_expression_panics_whatever_it_says(expression in words(), rows in rows()) {
