@@ -100,7 +100,9 @@ fn main() -> ExitCode {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
-    let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a duration such as 60s or 5m"))?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a duration such as 60s or 5m"))?;
     let seconds = match unit {
         "" | "s" => number,
         "m" => number * 60.0,
@@ -113,7 +115,10 @@ fn duration(text: &str) -> Result<Duration, String> {
 async fn run(arguments: Arguments) -> Outcome<bool> {
     let began = Instant::now();
     prepare(&arguments)?;
-    println!("starting Kafka, the schema registry and ClickHouse in {}", arguments.dir.display());
+    println!(
+        "starting Kafka, the schema registry and ClickHouse in {}",
+        arguments.dir.display()
+    );
     let stack = devstack::up(devstack::Options::new(arguments.dir.join("stack"))).await?;
     let pipeline_file = arguments.dir.join("pipeline.yaml");
     let mut roles = Roles::new(&arguments.dir)?;
@@ -124,10 +129,17 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
     }
     roles.tool(&["schema", "apply"]).await?;
     roles.start("config").await?;
-    roles.tool(&["rules", "apply", &arguments.dir.join("rules").display().to_string()]).await?;
+    roles
+        .tool(&["rules", "apply", &arguments.dir.join("rules").display().to_string()])
+        .await?;
     roles.start("billing").await?;
     roles.start("worker").await?;
-    println!("everything runs after {:.1} s; driving {} events/s for {:?}\n", began.elapsed().as_secs_f64(), arguments.rate, arguments.duration);
+    println!(
+        "everything runs after {:.1} s; driving {} events/s for {:?}\n",
+        began.elapsed().as_secs_f64(),
+        arguments.rate,
+        arguments.duration
+    );
 
     let outcome = drive_and_verify(&arguments, &mut roles, settings, &pipeline).await;
     let report = match outcome {
@@ -155,7 +167,11 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
 /// A fresh directory with the example's files, complete with what the demo adds: the rules service, earliest start.
 fn prepare(arguments: &Arguments) -> Outcome<()> {
     if !arguments.example.join("pipeline.yaml").exists() {
-        return Err(format!("{} has no pipeline.yaml; run the demo from the clone", arguments.example.display()).into());
+        return Err(format!(
+            "{} has no pipeline.yaml; run the demo from the clone",
+            arguments.example.display()
+        )
+        .into());
     }
     if arguments.dir.exists() {
         std::fs::remove_dir_all(&arguments.dir)?;
@@ -177,9 +193,14 @@ fn drive_settings(arguments: &Arguments, pipeline: &pipeline::Pipeline) -> Outco
     settings.rate = arguments.rate;
     settings.duration = arguments.duration;
     settings.tenants = arguments.tenants;
-    settings.seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos() as u64;
+    settings.seed = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)?
+        .as_nanos() as u64;
     // A few broken records, so that there are dead letters to see.
-    settings.poison = load_tests::poison::Mix { share: 0.001, ..load_tests::poison::Mix::default() };
+    settings.poison = load_tests::poison::Mix {
+        share: 0.001,
+        ..load_tests::poison::Mix::default()
+    };
     Ok(settings)
 }
 
@@ -199,7 +220,9 @@ async fn drive_and_verify(
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let latest = Arc::clone(&progress);
     let driving = tokio::task::spawn_blocking(move || {
-        drive::run(settings, &mut |now| *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(now))
+        drive::run(settings, &mut |now| {
+            *latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(now)
+        })
     });
 
     let mut screen = Screen::new(pipeline);
@@ -224,7 +247,10 @@ async fn drive_and_verify(
     if driven.failed > 0 {
         return Err(format!("Kafka refused {} events: {:?}", driven.failed, driven.last_failure).into());
     }
-    println!("\n{} events acknowledged by Kafka; draining and verifying", driven.produced);
+    println!(
+        "\n{} events acknowledged by Kafka; draining and verifying",
+        driven.produced
+    );
     let latency = sampler.finish(Duration::from_secs(60)).await;
     let verified = verify(pipeline).await?;
     Ok(report(&driven, &latency, verified, kills, seed))
@@ -251,7 +277,12 @@ fn report(driven: &drive::Report, latency: &Latency, verified: verify::Report, k
         altered: verified.altered,
         unexpected: verified.unexpected,
         events_per_second: driven.events_per_second,
-        latency_ms: Milliseconds { p50: latency.p50, p95: latency.p95, p99: latency.p99, max: latency.max },
+        latency_ms: Milliseconds {
+            p50: latency.p50,
+            p95: latency.p95,
+            p99: latency.p99,
+            max: latency.max,
+        },
         kills,
         seed,
         examples: verified.examples,

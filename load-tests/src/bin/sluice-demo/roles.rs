@@ -35,7 +35,11 @@ impl Roles {
             return Err(format!("{} is missing; `make demo` builds it", program.display()).into());
         }
         std::fs::create_dir_all(dir.join("logs"))?;
-        Ok(Roles { program, dir: dir.to_path_buf(), running: BTreeMap::new() })
+        Ok(Roles {
+            program,
+            dir: dir.to_path_buf(),
+            running: BTreeMap::new(),
+        })
     }
 
     fn command(&self, words: &[&str]) -> Command {
@@ -54,7 +58,10 @@ impl Roles {
     pub async fn tool(&self, words: &[&str]) -> Outcome<()> {
         let done = self.command(words).output().await?;
         let said = [done.stdout, done.stderr].concat();
-        std::fs::write(self.dir.join("logs").join(format!("{}.log", words[..2].join("-"))), &said)?;
+        std::fs::write(
+            self.dir.join("logs").join(format!("{}.log", words[..2].join("-"))),
+            &said,
+        )?;
         if done.status.success() {
             return Ok(());
         }
@@ -91,7 +98,11 @@ impl Roles {
     pub fn check(&mut self) -> Outcome<()> {
         for (role, child) in &mut self.running {
             if let Some(status) = child.try_wait()? {
-                return Err(format!("{role} has ended ({status}); see {}", super::shown(&self.dir.join("logs"))).into());
+                return Err(format!(
+                    "{role} has ended ({status}); see {}",
+                    super::shown(&self.dir.join("logs"))
+                )
+                .into());
             }
         }
         Ok(())
@@ -113,7 +124,9 @@ impl Roles {
     /// SIGTERM to the worker first, so that what it delivers still finds its services.
     pub async fn stop_all(&mut self) {
         for role in ["worker", "billing", "config"] {
-            let Some(mut child) = self.running.remove(role) else { continue };
+            let Some(mut child) = self.running.remove(role) else {
+                continue;
+            };
             if let Some(pid) = child.id() {
                 let signalled = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await;
                 if signalled.is_err() {
@@ -142,9 +155,8 @@ impl Roles {
 
 /// The demo's pipeline with the addresses of its stack, absolute so that every role finds its state.
 pub fn pipeline(file: &Path, stack: &devstack::Stack) -> Outcome<pipeline::Pipeline> {
-    let mut pipeline = pipeline::load(file).map_err(|faults| {
-        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-    })?;
+    let mut pipeline =
+        pipeline::load(file).map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     pipeline.connections.kafka = Some(pipeline::Kafka {
         brokers: vec![stack.kafka.clone()],
         tls: None,
@@ -162,7 +174,10 @@ pub async fn newest_rules(pipeline: &pipeline::Pipeline) -> Outcome<verify::Rule
         return Ok(verify::RulesRevision::default());
     };
     let mut client = ConfigClient::connect(url.clone()).await?;
-    let request = GetRevisionRequest { pipeline: pipeline.name.clone(), number: None };
+    let request = GetRevisionRequest {
+        pipeline: pipeline.name.clone(),
+        number: None,
+    };
     let revision = client.get_revision(request).await?.into_inner();
     Ok(verify::RulesRevision {
         number: revision.id.map_or(0, |id| id.number),

@@ -13,7 +13,10 @@ const METRICS: &str = "http://127.0.0.1:7301/metrics";
 
 /// The body of a GET that was answered with 200.
 pub async fn get(url: &str) -> Option<String> {
-    let client = reqwest::Client::builder().timeout(Duration::from_millis(800)).build().ok()?;
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_millis(800))
+        .build()
+        .ok()?;
     let answer = client.get(url).send().await.ok()?.error_for_status().ok()?;
     answer.text().await.ok()
 }
@@ -54,7 +57,10 @@ impl Screen {
             self.last = totals(&text);
         }
         if self.lines.is_multiple_of(20) {
-            println!("  time  events in  events/s      rows  alerts  charges   dead    lag   p50 ms  p95 ms   -> {}", self.database);
+            println!(
+                "  time  events in  events/s      rows  alerts  charges   dead    lag   p50 ms  p95 ms   -> {}",
+                self.database
+            );
         }
         self.lines += 1;
         let acknowledged = progress.map_or(0, |progress| progress.acknowledged);
@@ -62,9 +68,8 @@ impl Screen {
         let rate = (acknowledged.saturating_sub(self.acknowledged)) as f64 / seconds;
         self.acknowledged = acknowledged;
         self.at = Instant::now();
-        let total = |name: &str| {
-            self.before.get(name).copied().unwrap_or(0.0) + self.last.get(name).copied().unwrap_or(0.0)
-        };
+        let total =
+            |name: &str| self.before.get(name).copied().unwrap_or(0.0) + self.last.get(name).copied().unwrap_or(0.0);
         println!(
             "{:>5.0}s {:>10} {:>9.0} {:>9} {:>7} {:>8} {:>6} {:>6} {:>8} {:>7}",
             progress.map_or(0.0, |progress| progress.elapsed.as_secs_f64()),
@@ -85,7 +90,9 @@ impl Screen {
 fn totals(text: &str) -> BTreeMap<String, f64> {
     let mut totals = BTreeMap::new();
     for line in text.lines().filter(|line| !line.starts_with('#')) {
-        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
         let name = series.split('{').next().unwrap_or(series);
         if let Ok(value) = value.parse::<f64>() {
             *totals.entry(name.to_string()).or_default() += value;
@@ -97,8 +104,18 @@ fn totals(text: &str) -> BTreeMap<String, f64> {
 /// The end of the run.
 pub fn summary(report: &Report, path: &Path) {
     let right = report.lost + report.duplicated + report.altered + report.unexpected == 0;
-    println!("\n{}", if right { "every event arrived exactly once" } else { "NOT exactly once" });
-    println!("  produced      {:>10}   at {:.0} events/s, {} worker kills", report.produced, report.events_per_second, report.kills);
+    println!(
+        "\n{}",
+        if right {
+            "every event arrived exactly once"
+        } else {
+            "NOT exactly once"
+        }
+    );
+    println!(
+        "  produced      {:>10}   at {:.0} events/s, {} worker kills",
+        report.produced, report.events_per_second, report.kills
+    );
     println!("  rows          {:>10}   in ClickHouse", report.clickhouse_rows);
     println!("  alerts        {:>10}", report.alerts);
     println!("  charges       {:>10}", report.charges);
@@ -108,7 +125,10 @@ pub fn summary(report: &Report, path: &Path) {
         report.lost, report.duplicated, report.altered, report.unexpected
     );
     let latency = &report.latency_ms;
-    println!("  publish to visible: p50 {} ms, p95 {} ms, p99 {} ms, max {} ms", latency.p50, latency.p95, latency.p99, latency.max);
+    println!(
+        "  publish to visible: p50 {} ms, p95 {} ms, p99 {} ms, max {} ms",
+        latency.p50, latency.p95, latency.p99, latency.max
+    );
     for example in &report.examples {
         println!("  {example}");
     }
@@ -118,16 +138,38 @@ pub fn summary(report: &Report, path: &Path) {
 /// With KEEP=1: addresses, and what to try.
 pub fn what_next(pipeline: &pipeline::Pipeline, file: &Path, dir: &Path) {
     let clickhouse = pipeline.connections.clickhouse.url.clone().unwrap_or_default();
-    let kafka = pipeline.connections.kafka.as_ref().map(|kafka| kafka.brokers.join(",")).unwrap_or_default();
+    let kafka = pipeline
+        .connections
+        .kafka
+        .as_ref()
+        .map(|kafka| kafka.brokers.join(","))
+        .unwrap_or_default();
     println!("\neverything is still running:");
     println!("  kafka       {kafka}");
-    println!("  registry    {}", pipeline.connections.registry.url.clone().unwrap_or_default());
-    println!("  clickhouse  {clickhouse}   database {}", pipeline.connections.clickhouse.database);
+    println!(
+        "  registry    {}",
+        pipeline.connections.registry.url.clone().unwrap_or_default()
+    );
+    println!(
+        "  clickhouse  {clickhouse}   database {}",
+        pipeline.connections.clickhouse.database
+    );
     println!("  worker      http://127.0.0.1:7301/metrics");
     println!("  billing     127.0.0.1:7400    rules 127.0.0.1:7300");
     println!("try:");
-    println!("  curl '{clickhouse}' --data 'SELECT * FROM {}.orders_minute ORDER BY bucket DESC LIMIT 10 FORMAT PrettyCompact'", pipeline.connections.clickhouse.database);
-    println!("  sluice verify --pipeline {} --stack {}", shown(file), shown(&dir.join("stack")));
+    println!(
+        "  curl '{clickhouse}' --data 'SELECT * FROM {}.orders_minute ORDER BY bucket DESC LIMIT 10 FORMAT PrettyCompact'",
+        pipeline.connections.clickhouse.database
+    );
+    println!(
+        "  sluice verify --pipeline {} --stack {}",
+        shown(file),
+        shown(&dir.join("stack"))
+    );
     println!("stop it:");
-    println!("  pkill -TERM -f 'sluice (worker|billing|config) .*{}'; sluice devstack down --stack {}", shown(dir), shown(&dir.join("stack")));
+    println!(
+        "  pkill -TERM -f 'sluice (worker|billing|config) .*{}'; sluice devstack down --stack {}",
+        shown(dir),
+        shown(&dir.join("stack"))
+    );
 }

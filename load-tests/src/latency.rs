@@ -1,0 +1,342 @@
+//! From publish to visible: how long after an event was due can a SELECT see it?
+//!
+//! The driver reports a few acknowledged events a second, with partition and offset. The sampler asks ClickHouse for exactly
+//! these, every few milliseconds, until each is there; the worker's own figures are not asked. A figure is at most one poll
+//! and one round trip too high, never too low. Sluice's tables have an index on partition and offset, so a question reads
+//! few rows however large the table is.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::Error;
+use crate::register::client;
+
+/// Samples on their way to the sampler; more are dropped and counted.
+const FEED_MAX: usize = 10_000;
+/// Samples looked for at once. With more, the oldest are what is measured.
+const PENDING_MAX: usize = 2_000;
+/// An hour: longer than any sample is looked for.
+const LATENCY_MS_MAX: u64 = 3_600_000;
+const AFTER_FAULT: Duration = Duration::from_millis(200);
+
+/// Where events become visible.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// ClickHouse's HTTP address.
+    pub url: String,
+    /// Its database.
+    pub database: String,
+    /// The user; `default` unless set.
+    pub user: String,
+    /// Its password.
+    pub password: String,
+    /// Topic to table. Topics that aren't here are not looked for.
+    pub tables: BTreeMap<String, String>,
+    /// How often to look. Each look costs ClickHouse about a millisecond of CPU.
+    pub poll: Duration,
+    /// A sample that is not visible after this is given up: a rule may have dropped it.
+    pub give_up: Duration,
+}
+
+impl Settings {
+    /// User `default` without a password, a look each 20 ms, a minute's patience, no tables yet.
+    #[must_use]
+    pub fn new(url: impl Into<String>, database: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            database: database.into(),
+            user: "default".to_owned(),
+            password: String::new(),
+            tables: BTreeMap::new(),
+            poll: Duration::from_millis(20),
+            give_up: Duration::from_secs(60),
+        }
+    }
+}
+
+/// One acknowledged event to look for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// When it should have been sent, unix ms.
+    pub at_ms: i64,
+}
+
+/// Takes samples to the sampler from any thread, without waiting.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    to: mpsc::Sender<Sample>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Feed {
+    /// Reports an acknowledged event.
+    pub fn published(&self, sample: Sample) {
+        if self.to.try_send(sample).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What was measured; times in ms.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Latency {
+    /// Half of the samples were visible after this.
+    pub p50: u64,
+    /// 95 of 100.
+    pub p95: u64,
+    /// 99 of 100.
+    pub p99: u64,
+    /// All that were seen.
+    pub max: u64,
+    /// How many were seen.
+    pub samples: u64,
+    /// How many were not visible in time, or are still looked for.
+    pub unseen: u64,
+    /// How many were not looked for because too many were under way.
+    pub dropped: u64,
+}
+
+/// Looks for samples until it is finished or dropped.
+#[derive(Debug)]
+pub struct Sampler {
+    feed: Feed,
+    measured: Arc<Mutex<Measured>>,
+    over: watch::Sender<Option<Instant>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Measured {
+    histogram: Histogram<u64>,
+    unseen: u64,
+    pending: u64,
+    last_fault: Option<String>,
+}
+
+impl Sampler {
+    /// Starts looking, as a task of the current tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when the HTTP client or the histogram cannot be made.
+    pub fn start(settings: Settings) -> Result<Self, Error> {
+        let http = client(&settings.url).map_err(|error| Error::Settings(format!("clickhouse client: {error}")))?;
+        let histogram =
+            Histogram::new_with_bounds(1, LATENCY_MS_MAX, 3).map_err(|error| Error::Settings(error.to_string()))?;
+        let measured = Arc::new(Mutex::new(Measured {
+            histogram,
+            unseen: 0,
+            pending: 0,
+            last_fault: None,
+        }));
+        let (to, from) = mpsc::channel(FEED_MAX);
+        let (over, until) = watch::channel(None);
+        let search = Search {
+            settings,
+            http,
+            pending: Vec::new(),
+            measured: measured.clone(),
+        };
+        let task = tokio::spawn(search.run(from, until));
+        Ok(Self {
+            feed: Feed {
+                to,
+                dropped: Arc::default(),
+            },
+            measured,
+            over,
+            task,
+        })
+    }
+
+    /// Where to report samples.
+    #[must_use]
+    pub fn feed(&self) -> Feed {
+        self.feed.clone()
+    }
+
+    /// What was measured so far.
+    #[must_use]
+    pub fn so_far(&self) -> Latency {
+        let measured = lock(&self.measured);
+        let at = |quantile| measured.histogram.value_at_quantile(quantile);
+        Latency {
+            p50: at(0.50),
+            p95: at(0.95),
+            p99: at(0.99),
+            max: measured.histogram.max(),
+            samples: measured.histogram.len(),
+            unseen: measured.unseen + measured.pending,
+            dropped: self.feed.dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why ClickHouse could not be asked the last time it could not.
+    #[must_use]
+    pub fn last_fault(&self) -> Option<String> {
+        lock(&self.measured).last_fault.clone()
+    }
+
+    /// Looks for what is still missing, at most this long, and ends.
+    pub async fn finish(mut self, wait: Duration) -> Latency {
+        self.over.send_replace(Some(Instant::now() + wait));
+        if let Err(error) = (&mut self.task).await {
+            lock(&self.measured).last_fault = Some(error.to_string());
+        }
+        self.so_far()
+    }
+}
+
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Search {
+    settings: Settings,
+    http: reqwest::Client,
+    pending: Vec<Sample>,
+    measured: Arc<Mutex<Measured>>,
+}
+
+impl Search {
+    async fn run(mut self, mut from: mpsc::Receiver<Sample>, mut until: watch::Receiver<Option<Instant>>) {
+        loop {
+            while self.pending.len() < PENDING_MAX
+                && let Ok(sample) = from.try_recv()
+            {
+                self.take(sample);
+            }
+            let deadline = *until.borrow_and_update();
+            if deadline.is_some_and(|end| self.pending.is_empty() || Instant::now() >= end) {
+                return;
+            }
+            let rest = if self.pending.is_empty() {
+                tokio::select! {
+                    sample = from.recv() => { sample.into_iter().for_each(|sample| self.take(sample)); }
+                    ended = until.changed() => if ended.is_err() { return },
+                }
+                Duration::ZERO
+            } else {
+                match self.look().await {
+                    Ok(()) => self.settings.poll,
+                    Err(fault) => {
+                        lock(&self.measured).last_fault = Some(fault);
+                        AFTER_FAULT
+                    }
+                }
+            };
+            self.forget_old();
+            tokio::time::sleep(rest).await;
+        }
+    }
+
+    fn take(&mut self, sample: Sample) {
+        if self.settings.tables.contains_key(&*sample.topic) {
+            self.pending.push(sample);
+        }
+    }
+
+    /// One question for all tables with pending samples.
+    async fn look(&mut self) -> Result<(), String> {
+        let response = self
+            .http
+            .post(&self.settings.url)
+            .header("x-clickhouse-user", &self.settings.user)
+            .header("x-clickhouse-key", &self.settings.password)
+            .body(self.question())
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = response.status();
+        let answer = response.text().await.map_err(|error| error.to_string())?;
+        if !status.is_success() {
+            return Err(answer.trim().chars().take(300).collect());
+        }
+        let now_ms = unix_ms();
+        let seen: HashSet<&str> = answer.lines().collect();
+        let mut measured = lock(&self.measured);
+        self.pending.retain(|sample| {
+            let visible = seen.contains(format!("{}\t{}\t{}", sample.topic, sample.partition, sample.offset).as_str());
+            if visible {
+                let after_ms = now_ms.saturating_sub(sample.at_ms).max(0).unsigned_abs();
+                measured.histogram.saturating_record(after_ms);
+            }
+            !visible
+        });
+        Ok(())
+    }
+
+    fn question(&self) -> String {
+        let mut by_topic: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
+        for sample in &self.pending {
+            by_topic.entry(&sample.topic).or_default().push(sample);
+        }
+        let selects: Vec<String> = by_topic
+            .iter()
+            .filter_map(|(topic, samples)| Some(self.select(topic, self.settings.tables.get(*topic)?, samples)))
+            .collect();
+        format!(
+            "{} SETTINGS max_threads = 1 FORMAT TabSeparatedRaw",
+            selects.join(" UNION ALL ")
+        )
+    }
+
+    /// The bounds repeat what the list says, because the table's index understands them.
+    fn select(&self, topic: &str, table: &str, samples: &[&Sample]) -> String {
+        let first = samples.iter().map(|sample| sample.offset).min().unwrap_or_default();
+        let last = samples.iter().map(|sample| sample.offset).max().unwrap_or_default();
+        let mut list = String::new();
+        for (n, Sample { partition, offset, .. }) in samples.iter().enumerate() {
+            let comma = if n == 0 { "" } else { "," };
+            // Writing to a String cannot fail.
+            if write!(list, "{comma}({partition},{offset})").is_err() {}
+        }
+        format!(
+            "SELECT _topic, _partition, _offset FROM {}.{} WHERE _topic = {} AND _offset BETWEEN {first} AND {last} \
+             AND (_partition, _offset) IN ({list})",
+            quoted(&self.settings.database, '`'),
+            quoted(table, '`'),
+            quoted(topic, '\''),
+        )
+    }
+
+    fn forget_old(&mut self) {
+        let give_up_ms = i64::try_from(self.settings.give_up.as_millis()).unwrap_or(i64::MAX);
+        let oldest_ms = unix_ms().saturating_sub(give_up_ms);
+        let before = self.pending.len();
+        self.pending.retain(|sample| sample.at_ms >= oldest_ms);
+        let forgotten = before - self.pending.len();
+        let mut measured = lock(&self.measured);
+        measured.unseen += u64::try_from(forgotten).unwrap_or(u64::MAX);
+        measured.pending = u64::try_from(self.pending.len()).unwrap_or(u64::MAX);
+    }
+}
+
+fn quoted(text: &str, mark: char) -> String {
+    let escaped = text.replace('\\', "\\\\").replace(mark, &format!("\\{mark}"));
+    format!("{mark}{escaped}{mark}")
+}
+
+fn lock(measured: &Mutex<Measured>) -> MutexGuard<'_, Measured> {
+    measured.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
