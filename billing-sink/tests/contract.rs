@@ -1,5 +1,12 @@
 //! What every ledger must do, run against each.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends by a panic"
+)]
+
 mod support;
 
 use std::sync::Arc;

@@ -1,6 +1,13 @@
 //! Scenario: the process (SQLite) or the database server (PostgreSQL) is killed while ranges are delivered one after the other.
 //! Guarantees: what was acknowledged is there; what was not is there whole or not at all; delivering on charges each range once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends by a panic"
+)]
+
 mod support;
 
 use std::io::{BufRead, BufReader};

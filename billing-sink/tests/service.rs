@@ -1,5 +1,12 @@
 //! The role as its clients see it: over gRPC and HTTP.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends by a panic"
+)]
+
 mod support;
 
 use std::time::Duration;

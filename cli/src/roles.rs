@@ -86,7 +86,10 @@ impl Parent {
 
 pub async fn worker(args: WorkerArgs) -> Result<(), Failure> {
     let pipeline = target::load(&args.common).await?;
-    let options = workers::Options { name: args.name, listen: args.listen };
+    let options = workers::Options {
+        name: args.name,
+        listen: args.listen,
+    };
     Ok(workers::run(pipeline, options, args.parent.stop()).await?)
 }
 
@@ -96,10 +99,17 @@ pub async fn config(args: ConfigArgs) -> Result<(), Failure> {
         RulesFrom::Service { url, .. } => Some(url.clone()),
         RulesFrom::Dir(_) | RulesFrom::None => None,
     };
-    let listen = args.listen.or_else(|| url.as_deref().and_then(host_port)).ok_or_else(|| {
-        Failure::Error("where to listen? give `connections.rules: {url: ...}` in the pipeline file, or --listen".into())
-    })?;
-    let store = args.store.unwrap_or_else(|| pipeline.workers.state_dir.join("rules.sqlite"));
+    let listen = args
+        .listen
+        .or_else(|| url.as_deref().and_then(host_port))
+        .ok_or_else(|| {
+            Failure::Error(
+                "where to listen? give `connections.rules: {url: ...}` in the pipeline file, or --listen".into(),
+            )
+        })?;
+    let store = args
+        .store
+        .unwrap_or_else(|| pipeline.workers.state_dir.join("rules.sqlite"));
     make_parent(&store)?;
     let runtime = tokio::runtime::Handle::current();
     let shared = Arc::new(pipeline.clone());
@@ -120,9 +130,14 @@ pub async fn config(args: ConfigArgs) -> Result<(), Failure> {
 pub async fn billing(args: BillingArgs) -> Result<(), Failure> {
     let pipeline = target::load(&args.common).await?;
     let sink = pipeline.sinks.grpc.iter().find(|sink| sink.name == "billing");
-    let listen = args.listen.or_else(|| sink.and_then(|sink| host_port(&sink.url))).ok_or_else(|| {
-        Failure::Error("where to listen? give `sinks.billing: {grpc: ...}` in the pipeline file, or --listen".into())
-    })?;
+    let listen = args
+        .listen
+        .or_else(|| sink.and_then(|sink| host_port(&sink.url)))
+        .ok_or_else(|| {
+            Failure::Error(
+                "where to listen? give `sinks.billing: {grpc: ...}` in the pipeline file, or --listen".into(),
+            )
+        })?;
     let store = match args.store {
         Some(store) if store.starts_with("postgres://") || store.starts_with("postgresql://") => Store::Postgres(store),
         Some(file) => Store::Sqlite(PathBuf::from(file)),
@@ -158,5 +173,7 @@ fn make_parent(file: &std::path::Path) -> Result<(), Failure> {
 pub fn host_port(url: &str) -> Option<String> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split('/').next()?;
-    authority.contains(':').then(|| authority.replace("localhost", "127.0.0.1"))
+    authority
+        .contains(':')
+        .then(|| authority.replace("localhost", "127.0.0.1"))
 }

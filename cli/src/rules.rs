@@ -52,7 +52,11 @@ fn documents(args: &RulesArgs, pipeline: &Pipeline) -> Result<Vec<(String, Strin
     if files.is_empty() {
         match &pipeline.connections.rules {
             RulesFrom::Dir(dir) => files.push(dir.clone()),
-            _ => return Err(Failure::Error("name the rule files: the pipeline has no rules directory".into())),
+            _ => {
+                return Err(Failure::Error(
+                    "name the rule files: the pipeline has no rules directory".into(),
+                ));
+            }
         }
     }
     let mut documents = Vec::new();
@@ -76,9 +80,16 @@ async fn check(args: &RulesArgs) -> Result<(), Failure> {
         Failure::Found
     })?;
     if args.common.json {
-        println!("{}", serde_json::json!({"documents": documents.len(), "digest": format!("{:016x}", revision.digest)}));
+        println!(
+            "{}",
+            serde_json::json!({"documents": documents.len(), "digest": format!("{:016x}", revision.digest)})
+        );
     } else {
-        println!("{} documents are right (digest {:016x})", documents.len(), revision.digest);
+        println!(
+            "{} documents are right (digest {:016x})",
+            documents.len(),
+            revision.digest
+        );
     }
     Ok(())
 }
@@ -97,16 +108,24 @@ async fn test(args: &RulesArgs) -> Result<(), Failure> {
         for outcome in rules::run_tests(&rules, &catalog) {
             *(if outcome.passed { &mut passed } else { &mut failed }) += 1;
             if args.common.json {
-                results.push(serde_json::json!({"file": file, "name": outcome.name, "line": outcome.line,
-                    "passed": outcome.passed, "differences": outcome.differences}));
+                results.push(
+                    serde_json::json!({"file": file, "name": outcome.name, "line": outcome.line,
+                    "passed": outcome.passed, "differences": outcome.differences}),
+                );
             } else if !outcome.passed {
                 eprintln!("{file}:{}:{}: {} failed", outcome.line, outcome.column, outcome.name);
-                outcome.differences.iter().for_each(|difference| eprintln!("  {difference}"));
+                outcome
+                    .differences
+                    .iter()
+                    .for_each(|difference| eprintln!("  {difference}"));
             }
         }
     }
     if args.common.json {
-        println!("{}", serde_json::json!({"passed": passed, "failed": failed, "tests": results}));
+        println!(
+            "{}",
+            serde_json::json!({"passed": passed, "failed": failed, "tests": results})
+        );
     } else {
         println!("{passed} passed, {failed} failed");
     }
@@ -117,7 +136,8 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
     let pipeline = target::load(&args.common).await?;
     let RulesFrom::Service { url, .. } = &pipeline.connections.rules else {
         return Err(Failure::Error(
-            "`connections.rules` is no service: workers read the directory themselves, there is nothing to apply".into(),
+            "`connections.rules` is no service: workers read the directory themselves, there is nothing to apply"
+                .into(),
         ));
     };
     let documents = documents(args, &pipeline)?;
@@ -126,7 +146,11 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
         pipeline: pipeline.name.clone(),
         documents: documents
             .into_iter()
-            .map(|(file, text)| Document { tenant: String::new(), text, file })
+            .map(|(file, text)| Document {
+                tenant: String::new(),
+                text,
+                file,
+            })
             .collect(),
         base: None,
         check_only: false,

@@ -32,7 +32,11 @@ pub async fn run(command: SchemaCommand) -> Result<(), Failure> {
             let (missing, desired, client) = wanted(&pipeline).await?;
             let plan = tables::plan(&client, &desired).await?;
             print(&missing, &plan, common.json, "would");
-            if plan.refusals.is_empty() { Ok(()) } else { Err(Failure::Found) }
+            if plan.refusals.is_empty() {
+                Ok(())
+            } else {
+                Err(Failure::Found)
+            }
         }
         SchemaCommand::Apply(common) => {
             let pipeline = target::load(&common).await?;
@@ -91,7 +95,10 @@ fn print(missing: &[topics::Wanted], plan: &tables::Plan, json: bool, tense: &st
         return;
     }
     for topic in missing {
-        println!("{tense} create topic {} with {} partitions ({})", topic.name, topic.partitions, topic.why);
+        println!(
+            "{tense} create topic {} with {} partitions ({})",
+            topic.name, topic.partitions, topic.why
+        );
     }
     for change in &plan.changes {
         println!("{tense} change {}: {}\n{}\n", change.what, change.why, change.sql);

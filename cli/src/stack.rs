@@ -48,7 +48,13 @@ async fn status(args: &StackArgs) -> Result<(), Failure> {
         return Ok(());
     }
     for part in parts {
-        println!("{:<11} {:<44} {:?}  log: {}", part.part.name(), part.address, part.health, part.log.display());
+        println!(
+            "{:<11} {:<44} {:?}  log: {}",
+            part.part.name(),
+            part.address,
+            part.health,
+            part.log.display()
+        );
     }
     Ok(())
 }

@@ -51,7 +51,9 @@ pub async fn fill(pipeline: &mut Pipeline, stack: &Path) {
     if complete {
         return;
     }
-    let Ok(parts) = devstack::status(stack).await else { return };
+    let Ok(parts) = devstack::status(stack).await else {
+        return;
+    };
     let address = |part: Part| parts.iter().find(|one| one.part == part).map(|one| one.address.clone());
     let connections = &mut pipeline.connections;
     if connections.kafka.is_none()
@@ -68,5 +70,10 @@ pub async fn fill(pipeline: &mut Pipeline, stack: &Path) {
 }
 
 fn local_kafka(address: String) -> Kafka {
-    Kafka { brokers: vec![address], tls: None, sasl: None, properties: std::collections::BTreeMap::new() }
+    Kafka {
+        brokers: vec![address],
+        tls: None,
+        sasl: None,
+        properties: std::collections::BTreeMap::new(),
+    }
 }

@@ -26,11 +26,19 @@ pub struct Wanted {
 pub fn wanted(pipeline: &Pipeline) -> Vec<Wanted> {
     let mut all = BTreeMap::new();
     let mut want = |name: &str, partitions: u32, why: String| {
-        all.entry(name.to_string()).or_insert(Wanted { name: name.to_string(), partitions, why });
+        all.entry(name.to_string()).or_insert(Wanted {
+            name: name.to_string(),
+            partitions,
+            why,
+        });
     };
     for source in &pipeline.sources {
         want(&source.topic, source.partitions, "source".to_string());
-        want(&source.dead_letter_topic, source.partitions, format!("dead letters of {}", source.topic));
+        want(
+            &source.dead_letter_topic,
+            source.partitions,
+            format!("dead letters of {}", source.topic),
+        );
     }
     if let Some(alerts) = &pipeline.sinks.alerts {
         want(&alerts.topic, ALERT_PARTITIONS, "alerts".to_string());
@@ -43,7 +51,10 @@ pub fn missing(pipeline: &Pipeline) -> Result<Vec<Wanted>, Failure> {
     let consumer: BaseConsumer = config(pipeline)?.create()?;
     let metadata = consumer.fetch_metadata(None, TIMEOUT)?;
     let there: std::collections::BTreeSet<&str> = metadata.topics().iter().map(|topic| topic.name()).collect();
-    Ok(wanted(pipeline).into_iter().filter(|topic| !there.contains(topic.name.as_str())).collect())
+    Ok(wanted(pipeline)
+        .into_iter()
+        .filter(|topic| !there.contains(topic.name.as_str()))
+        .collect())
 }
 
 /// Creates topics. One that another process creates at the same time is no error.
@@ -61,7 +72,10 @@ pub async fn create(pipeline: &Pipeline, topics: &[Wanted]) -> Result<(), Failur
             NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(-1)).set("max.message.bytes", &bytes_max)
         })
         .collect();
-    for outcome in admin.create_topics(&new, &AdminOptions::new().operation_timeout(Some(TIMEOUT))).await? {
+    for outcome in admin
+        .create_topics(&new, &AdminOptions::new().operation_timeout(Some(TIMEOUT)))
+        .await?
+    {
         match outcome {
             Ok(_) | Err((_, rdkafka::types::RDKafkaErrorCode::TopicAlreadyExists)) => {}
             Err((topic, code)) => return Err(Failure::Error(format!("topic {topic} could not be created: {code}"))),
@@ -71,7 +85,11 @@ pub async fn create(pipeline: &Pipeline, topics: &[Wanted]) -> Result<(), Failur
 }
 
 fn config(pipeline: &Pipeline) -> Result<ClientConfig, Failure> {
-    let kafka = pipeline.connections.kafka.as_ref().ok_or(workers::WorkerError::NoAddress("kafka"))?;
+    let kafka = pipeline
+        .connections
+        .kafka
+        .as_ref()
+        .ok_or(workers::WorkerError::NoAddress("kafka"))?;
     let mut config = ClientConfig::new();
     for (key, value) in workers::worker::kafka_properties(kafka)? {
         config.set(key, value);

@@ -35,7 +35,12 @@ pub async fn run(args: UpArgs) -> Result<(), Failure> {
     {
         children.push(role(&args.common, "config", &[])?);
     }
-    if pipeline.sinks.grpc.iter().any(|sink| sink.name == "billing" && is_free(&sink.url)) {
+    if pipeline
+        .sinks
+        .grpc
+        .iter()
+        .any(|sink| sink.name == "billing" && is_free(&sink.url))
+    {
         children.push(role(&args.common, "billing", &[])?);
     }
     for nth in 1..=args.workers.max(1) {
@@ -74,14 +79,22 @@ async fn start_missing(args: &UpArgs, pipeline: &Pipeline) -> Result<Option<devs
             _ => Part::ClickHouse,
         })
         .collect();
-    println!("starting a development stack for {} in {}", missing.join(", "), args.common.stack.display());
+    println!(
+        "starting a development stack for {} in {}",
+        missing.join(", "),
+        args.common.stack.display()
+    );
     Ok(Some(devstack::up(options).await?))
 }
 
 /// A role that the file places on this machine and that nobody runs there yet is ours to run.
 fn is_free(url: &str) -> bool {
-    let Some(address) = roles::host_port(url).filter(|address| address.starts_with("127.")) else { return false };
-    address.parse().is_ok_and(|address| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err())
+    let Some(address) = roles::host_port(url).filter(|address| address.starts_with("127.")) else {
+        return false;
+    };
+    address
+        .parse()
+        .is_ok_and(|address| TcpStream::connect_timeout(&address, Duration::from_millis(500)).is_err())
 }
 
 struct Role {
@@ -103,7 +116,10 @@ fn role(common: &Common, name: &str, more: &[&str]) -> Result<Role, Failure> {
         // Ctrl-C reaches this process alone, which then stops the roles in order.
         .process_group(0)
         .spawn()?;
-    Ok(Role { name: name.to_string(), child })
+    Ok(Role {
+        name: name.to_string(),
+        child,
+    })
 }
 
 async fn first_to_end(roles: &mut [Role]) -> String {
@@ -136,7 +152,9 @@ async fn finish(mut roles: Vec<Role>) -> Result<(), Failure> {
     roles.reverse();
     for mut role in roles {
         if let Some(pid) = role.child.id() {
-            let sent = std::process::Command::new("kill").args(["-TERM", &pid.to_string()]).status()?;
+            let sent = std::process::Command::new("kill")
+                .args(["-TERM", &pid.to_string()])
+                .status()?;
             if !sent.success() {
                 tracing::debug!(pid, "had ended already");
             }
@@ -152,7 +170,10 @@ fn describe(pipeline: &Pipeline) {
     if let Some(kafka) = &connections.kafka {
         println!("  kafka       {}", kafka.brokers.join(","));
     }
-    for (name, url) in [("registry", &connections.registry.url), ("clickhouse", &connections.clickhouse.url)] {
+    for (name, url) in [
+        ("registry", &connections.registry.url),
+        ("clickhouse", &connections.clickhouse.url),
+    ] {
         if let Some(url) = url {
             println!("  {name:<11} {url}");
         }
@@ -160,5 +181,8 @@ fn describe(pipeline: &Pipeline) {
     for sink in &pipeline.sinks.grpc {
         println!("  {:<11} {}", sink.name, sink.url);
     }
-    println!("  worker      http://{}/metrics /healthz /readyz", pipeline.serve.listen);
+    println!(
+        "  worker      http://{}/metrics /healthz /readyz",
+        pipeline.serve.listen
+    );
 }

@@ -29,7 +29,10 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
     };
     options.rules = match &pipeline.connections.rules {
         RulesFrom::None => RulesRevision::default(),
-        RulesFrom::Dir(dir) => RulesRevision { number: 0, documents: workers::rulebook::directory(dir)? },
+        RulesFrom::Dir(dir) => RulesRevision {
+            number: 0,
+            documents: workers::rulebook::directory(dir)?,
+        },
         RulesFrom::Service { url, .. } => {
             let client = config_service::client::Client::new(url, None)?;
             let revision = client.get(&pipeline.name, args.rules).await?;

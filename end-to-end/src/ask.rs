@@ -31,7 +31,11 @@ impl Default for Http {
             // Somebody else may install one at the same moment; either will do.
             if rustls::crypto::ring::default_provider().install_default().is_err() {}
         }
-        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).timeout(Duration::from_secs(20)).build();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .timeout(Duration::from_secs(20))
+            .build();
         Http(client.unwrap())
     }
 }
@@ -61,7 +65,10 @@ impl Http {
 
 /// The sum of a metric over those of its series that have all the labels; 0 when there is none.
 pub(crate) fn metric(exposition: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-    let wanted: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+    let wanted: Vec<String> = labels
+        .iter()
+        .map(|(label, value)| format!("{label}=\"{value}\""))
+        .collect();
     let value = |line: &str| {
         let rest = line.strip_prefix(name)?;
         if !rest.starts_with([' ', '{']) || !wanted.iter().all(|label| rest.contains(label.as_str())) {

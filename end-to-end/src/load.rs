@@ -20,19 +20,22 @@ impl Load {
         settings.progress_every = Duration::from_millis(100);
         let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
         let latest = Arc::clone(&progress);
-        let task = tokio::task::spawn_blocking(move || {
-            drive::run(settings, &mut |now| *latest.lock().unwrap() = Some(now))
-        });
+        let task =
+            tokio::task::spawn_blocking(move || drive::run(settings, &mut |now| *latest.lock().unwrap() = Some(now)));
         Load { task, progress }
     }
 
     /// Waits until the load has gone on for this long, with events acknowledged.
     pub async fn has_run_for(&self, span: Duration) {
-        until(format!("the load to reach {span:?}"), span + Duration::from_secs(60), async || {
-            assert!(!self.task.is_finished(), "the load ended before {span:?}");
-            let progress = self.progress.lock().unwrap().clone()?;
-            (progress.elapsed >= span && progress.acknowledged > 0).then_some(())
-        })
+        until(
+            format!("the load to reach {span:?}"),
+            span + Duration::from_secs(60),
+            async || {
+                assert!(!self.task.is_finished(), "the load ended before {span:?}");
+                let progress = self.progress.lock().unwrap().clone()?;
+                (progress.elapsed >= span && progress.acknowledged > 0).then_some(())
+            },
+        )
         .await;
     }
 

@@ -28,7 +28,11 @@ pub(crate) struct Role {
 pub(crate) fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test.ancestors().nth(2).unwrap().join("sluice");
-    assert!(program.exists(), "{} is missing: cargo build --workspace --bins", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: cargo build --workspace --bins",
+        program.display()
+    );
     program
 }
 
@@ -51,7 +55,11 @@ impl Role {
     /// Starts `sluice` with these words; its output is appended to `log`.
     pub fn start(name: &str, words: &[&str], (dir, http): (&Path, String)) -> Role {
         let log = dir.join(format!("{name}.log"));
-        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log).unwrap();
+        let output = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .unwrap();
         let child = Command::new(program())
             .args(words)
             .arg("--with-parent")
@@ -62,7 +70,12 @@ impl Role {
             .kill_on_drop(true)
             .spawn()
             .unwrap();
-        Role { name: name.to_owned(), child, http, log }
+        Role {
+            name: name.to_owned(),
+            child,
+            http,
+            log,
+        }
     }
 
     /// Waits until it says that it is ready.
@@ -82,15 +95,28 @@ impl Role {
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
         let status = self.child.wait().await.unwrap();
-        assert_eq!(status.signal(), Some(9), "{} was to be killed, but had ended before: {status}", self.name);
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "{} was to be killed, but had ended before: {status}",
+            self.name
+        );
     }
 
     /// SIGTERM, and its exit.
     pub async fn stop(mut self) -> ExitStatus {
-        let pid = self.child.id().unwrap_or_else(|| panic!("{} has ended by itself", self.name));
-        let sent = Command::new("kill").args(["-TERM", &pid.to_string()]).status().await.unwrap();
+        let pid = self
+            .child
+            .id()
+            .unwrap_or_else(|| panic!("{} has ended by itself", self.name));
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .status()
+            .await
+            .unwrap();
         assert!(sent.success(), "{} has ended by itself", self.name);
         let exit = tokio::time::timeout(DRAINED_WITHIN, self.child.wait()).await;
-        exit.unwrap_or_else(|_| panic!("{} did not drain within {DRAINED_WITHIN:?}", self.name)).unwrap()
+        exit.unwrap_or_else(|_| panic!("{} did not drain within {DRAINED_WITHIN:?}", self.name))
+            .unwrap()
     }
 }

@@ -68,7 +68,15 @@ impl<'w> Scenario<'w> {
     fn new(stack: &'w mut Stack, name: &str, (dir, rules): (PathBuf, Rules)) -> Scenario<'w> {
         std::fs::create_dir_all(dir.join("rules")).unwrap();
         let (config, billing) = (free_port(), free_port());
-        let text = shop::pipeline(name, &Addresses { stack, config, billing, rules });
+        let text = shop::pipeline(
+            name,
+            &Addresses {
+                stack,
+                config,
+                billing,
+                rules,
+            },
+        );
         let mut scenario = Scenario {
             pipeline: checked(&dir, &text),
             stack,
@@ -109,8 +117,17 @@ impl<'w> Scenario<'w> {
     /// When it does not exit with 0.
     pub async fn sluice(&self, words: &[&str]) -> String {
         let file = self.dir.join("pipeline.yaml");
-        let done = Command::new(program()).args(words).arg("--pipeline").arg(file).output().await.unwrap();
-        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+        let done = Command::new(program())
+            .args(words)
+            .arg("--pipeline")
+            .arg(file)
+            .output()
+            .await
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr),
+        );
         assert!(done.status.success(), "sluice {words:?}: {}\n{out}{err}", done.status);
         out.into_owned()
     }
@@ -119,7 +136,9 @@ impl<'w> Scenario<'w> {
     pub async fn set_the_shop_up(&self) {
         let settings = self.load_of(1.0, Duration::from_secs(1), 0);
         for target in &settings.targets {
-            load_tests::register::register(&settings.registry, &target.subject, target.event, 1).await.unwrap();
+            load_tests::register::register(&settings.registry, &target.subject, target.event, 1)
+                .await
+                .unwrap();
         }
         self.sluice(&["schema", "apply"]).await;
     }
@@ -145,7 +164,10 @@ impl<'w> Scenario<'w> {
         let words = [words, &["--pipeline", file.as_str(), listen, http.as_str()]].concat();
         let mut role = Role::start(name, &words, (&self.dir, http.clone()));
         role.ready(&self.http).await;
-        assert!(self.roles.insert(name.to_owned(), role).is_none(), "{name} runs already");
+        assert!(
+            self.roles.insert(name.to_owned(), role).is_none(),
+            "{name} runs already"
+        );
     }
 
     /// SIGKILL to a role.
@@ -165,14 +187,19 @@ impl<'w> Scenario<'w> {
     /// The sum of a role's metric (`sluice_...`) over the series that have these labels. 0 while it does not answer.
     pub async fn metric(&self, role: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         let url = format!("http://{}/metrics", self.roles[role].http);
-        self.http.get(&url).await.map_or(0.0, |text| metric(&text, name, labels))
+        self.http
+            .get(&url)
+            .await
+            .map_or(0.0, |text| metric(&text, name, labels))
     }
 
     /// Waits until a role's metric is at least this.
     pub async fn metric_reaches(&self, role: &str, name: &str, least: f64) {
-        until(format!("{name} of {role} to reach {least}"), SETTLED_WITHIN, async || {
-            (self.metric(role, name, &[]).await >= least).then_some(())
-        })
+        until(
+            format!("{name} of {role} to reach {least}"),
+            SETTLED_WITHIN,
+            async || (self.metric(role, name, &[]).await >= least).then_some(()),
+        )
         .await;
     }
 
@@ -197,13 +224,18 @@ impl<'w> Scenario<'w> {
 
     /// What the verifier is to look at: everything, once it is settled, with the rules of the directory.
     pub fn options(&self) -> Options {
-        let mut files: Vec<PathBuf> =
-            std::fs::read_dir(self.dir.join("rules")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(self.dir.join("rules"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         files.sort();
         let read = |file: &PathBuf| (file.display().to_string(), std::fs::read_to_string(file).unwrap());
         let mut options = Options::of(&self.pipeline);
         options.until = Until::Settled(SETTLED_WITHIN);
-        options.rules = RulesRevision { number: 0, documents: files.iter().map(read).collect() };
+        options.rules = RulesRevision {
+            number: 0,
+            documents: files.iter().map(read).collect(),
+        };
         options
     }
 
@@ -241,12 +273,18 @@ impl Drop for Scenario<'_> {
         if !std::thread::panicking() {
             return;
         }
-        eprintln!("scenario {} failed; its files stay in {}", self.name, self.dir.display());
+        eprintln!(
+            "scenario {} failed; its files stay in {}",
+            self.name,
+            self.dir.display()
+        );
         for role in self.roles.values() {
             let text = std::fs::read_to_string(&role.log).unwrap_or_default();
             let lines: Vec<&str> = text.lines().collect();
             eprintln!("--- {}", role.log.display());
-            lines[lines.len().saturating_sub(LOG_LINES)..].iter().for_each(|line| eprintln!("{line}"));
+            lines[lines.len().saturating_sub(LOG_LINES)..]
+                .iter()
+                .for_each(|line| eprintln!("{line}"));
         }
     }
 }

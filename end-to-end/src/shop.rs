@@ -47,7 +47,12 @@ rules:
 
 /// The pipeline file. Timeouts are shorter than the defaults, so that a crash is settled within seconds.
 pub(crate) fn pipeline(name: &str, at: &Addresses<'_>) -> String {
-    let Addresses { stack, config, billing, rules } = at;
+    let Addresses {
+        stack,
+        config,
+        billing,
+        rules,
+    } = at;
     let rules = match rules {
         Rules::Directory => "{dir: ./rules}".to_owned(),
         Rules::Service => format!("{{url: \"http://127.0.0.1:{config}\"}}"),

@@ -34,7 +34,9 @@ impl World {
         let dir = tempfile::Builder::new().prefix("sluice-end-to-end-").tempdir().unwrap();
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), readable).unwrap();
-        let stack = devstack::up(Options::for_tests(dir.path().join("stack"))).await.unwrap();
+        let stack = devstack::up(Options::for_tests(dir.path().join("stack")))
+            .await
+            .unwrap();
         World { stack, dir }
     }
 

@@ -191,12 +191,6 @@ impl Registry {
         }
     }
 
-    /// Brings the bookkeeping of the cache up to date: eviction, which is otherwise a little late.
-    #[cfg(test)]
-    pub(crate) async fn settle(&self) {
-        self.inner.known.run_pending_tasks().await;
-    }
-
     fn check_when_due(&self, entry: &Arc<Entry>) {
         let now_ms = self.inner.now_ms();
         let due_ms = entry.due_ms.load(Ordering::Relaxed);

@@ -23,5 +23,8 @@ pub use error::Error;
 pub use schema::Schema;
 pub use settings::{Identity, Settings};
 
+// The contract is one file for the unit tests and for tests/real_registry.rs, which know this crate by different names.
+#[cfg(test)]
+extern crate self as registry_cache;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,13 @@
 //! A program of its own, because it sends a signal to itself, and because the fork for `kill` would hold the listeners of
 //! tests beside it open for a moment.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test ends by a panic"
+)]
+
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 

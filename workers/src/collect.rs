@@ -124,7 +124,11 @@ impl Arena {
 
     fn get(&self, row: usize) -> Raw {
         let end = |row: usize| {
-            self.spans[..row].iter().rev().find_map(|(key, value)| value.or(*key)).unwrap_or(0) as usize
+            self.spans[..row]
+                .iter()
+                .rev()
+                .find_map(|(key, value)| value.or(*key))
+                .unwrap_or(0) as usize
         };
         let start = end(row);
         let (key, value) = self.spans[row];
@@ -232,8 +236,19 @@ impl Collector {
             headers: record.headers,
         };
         self.dead_bytes += raw.key.as_ref().map_or(0, Vec::len) + raw.value.as_ref().map_or(0, Vec::len) + 256;
-        let Position { partition, offset, timestamp_ms, .. } = record.position;
-        self.dead.push(Dead { partition, offset, timestamp_ms, raw, refusal });
+        let Position {
+            partition,
+            offset,
+            timestamp_ms,
+            ..
+        } = record.position;
+        self.dead.push(Dead {
+            partition,
+            offset,
+            timestamp_ms,
+            raw,
+            refusal,
+        });
     }
 
     /// Notes that the registry does not know this id, so that the promise can pin it.
@@ -258,13 +273,21 @@ impl Collector {
 
     /// Memory that the batch holds, about.
     pub fn bytes(&self) -> usize {
-        let rows: usize = self.sources.values().map(|f| f.columns.bytes() + f.raw.bytes.len() + f.positions.len() * 48).sum();
+        let rows: usize = self
+            .sources
+            .values()
+            .map(|f| f.columns.bytes() + f.raw.bytes.len() + f.positions.len() * 48)
+            .sum();
         rows + self.dead_bytes
     }
 
     /// Offsets covered so far, by partition.
     pub fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
-        self.ranges.iter().map(|(partition, (start, end))| Range { partition: *partition, start: *start, end: *end })
+        self.ranges.iter().map(|(partition, (start, end))| Range {
+            partition: *partition,
+            start: *start,
+            end: *end,
+        })
     }
 
     /// Ends the batch and leaves an empty collector behind.
@@ -277,9 +300,21 @@ impl Collector {
                 continue;
             }
             let batch = filling.columns.finish()?;
-            sources.push((source, SourceRows { batch, positions: filling.positions, raw: filling.raw }));
+            sources.push((
+                source,
+                SourceRows {
+                    batch,
+                    positions: filling.positions,
+                    raw: filling.raw,
+                },
+            ));
         }
-        Ok(Collected { sources, dead: taken.dead, ranges, unknown_schemas: taken.unknown_schemas })
+        Ok(Collected {
+            sources,
+            dead: taken.dead,
+            ranges,
+            unknown_schemas: taken.unknown_schemas,
+        })
     }
 }
 
@@ -299,7 +334,11 @@ mod tests {
         ];
         let mut arena = Arena::default();
         for (row, (key, value)) in records.iter().enumerate() {
-            let headers = if row == 3 { vec![("h".to_string(), Some(vec![1u8]))] } else { Vec::new() };
+            let headers = if row == 3 {
+                vec![("h".to_string(), Some(vec![1u8]))]
+            } else {
+                Vec::new()
+            };
             arena.push(*key, *value, headers);
         }
         for (row, (key, value)) in records.iter().enumerate() {

@@ -25,7 +25,9 @@ pub struct Digests {
 impl Digests {
     /// Room for about this many outputs.
     pub fn new(outputs: usize) -> Digests {
-        Digests { entries: Vec::with_capacity(outputs) }
+        Digests {
+            entries: Vec::with_capacity(outputs),
+        }
     }
 
     /// Adds an output: where its event stands, what it is, which of its kind, and a hash of its content.
@@ -69,12 +71,20 @@ mod tests {
     }
 
     fn range(p: i32, start: i64, end: i64) -> Range {
-        Range { partition: partition(p), start, end }
+        Range {
+            partition: partition(p),
+            start,
+            end,
+        }
     }
 
     #[test]
     fn a_digest_does_not_depend_on_the_order_in_which_sources_were_transformed() {
-        let entries = [(0, 5, Output::Row, 0, 7), (0, 4, Output::Alert, 1, 8), (2, 1, Output::Dead, 0, 9)];
+        let entries = [
+            (0, 5, Output::Row, 0, 7),
+            (0, 4, Output::Alert, 1, 8),
+            (2, 1, Output::Dead, 0, 9),
+        ];
         let digest = |order: &[usize]| {
             let mut digests = Digests::new(3);
             for at in order {
@@ -84,7 +94,10 @@ mod tests {
             digests.by_range(&[range(0, 4, 6), range(1, 0, 3), range(2, 1, 2)])
         };
         assert_eq!(digest(&[0, 1, 2]), digest(&[2, 1, 0]));
-        assert_eq!(digest(&[0, 1, 2]).iter().map(|(_, count)| *count).collect::<Vec<_>>(), [2, 0, 1]);
+        assert_eq!(
+            digest(&[0, 1, 2]).iter().map(|(_, count)| *count).collect::<Vec<_>>(),
+            [2, 0, 1]
+        );
     }
 
     #[test]

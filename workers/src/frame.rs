@@ -68,7 +68,9 @@ fn prefix(value: &[u8]) -> Result<(u32, &[u8]), FrameFault> {
 /// Decimal digits, or four bytes big-endian. Four ASCII digits are read as decimal: producers that write text are the
 /// rule, and ids above 808 million are not to be had from a registry.
 fn header_id(header: &[u8]) -> Option<u32> {
-    let decimal = std::str::from_utf8(header).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let decimal = std::str::from_utf8(header)
+        .ok()
+        .filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     match decimal.and_then(|text| text.parse().ok()) {
         Some(id) => Some(id),
         None => <[u8; 4]>::try_from(header).ok().map(u32::from_be_bytes),

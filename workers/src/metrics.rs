@@ -87,15 +87,35 @@ impl Metrics {
         counter("rows", "rows acknowledged by ClickHouse, by table", &metrics.rows);
         counter("dead_letters", "events committed as dead letters", &metrics.dead);
         counter("transactions", "Kafka transactions by outcome", &metrics.transactions);
-        counter("inserts_failed", "inserts that were not cleanly acknowledged", &metrics.inserts_failed);
-        counter("deliveries_failed", "gRPC calls without an answer", &metrics.deliveries_failed);
+        counter(
+            "inserts_failed",
+            "inserts that were not cleanly acknowledged",
+            &metrics.inserts_failed,
+        );
+        counter(
+            "deliveries_failed",
+            "gRPC calls without an answer",
+            &metrics.deliveries_failed,
+        );
         counter("pauses", "times a partition was paused, by reason", &metrics.paused);
-        registry.register("records_committed", "records whose range is committed", metrics.committed.clone());
-        registry.register("inserted_bytes", "compressed bytes sent to ClickHouse", metrics.bytes.clone());
+        registry.register(
+            "records_committed",
+            "records whose range is committed",
+            metrics.committed.clone(),
+        );
+        registry.register(
+            "inserted_bytes",
+            "compressed bytes sent to ClickHouse",
+            metrics.bytes.clone(),
+        );
         registry.register("alerts", "alerts committed", metrics.alerts.clone());
         registry.register("charges", "charges committed", metrics.charges.clone());
         registry.register("events_dropped", "events that a rule dropped", metrics.dropped.clone());
-        registry.register("promises_settled", "promises settled by reading back", metrics.settled.clone());
+        registry.register(
+            "promises_settled",
+            "promises settled by reading back",
+            metrics.settled.clone(),
+        );
         let seconds = Unit::Seconds;
         registry.register_with_unit("insert", "one INSERT", seconds.clone(), metrics.insert.clone());
         registry.register_with_unit("deliver", "one gRPC Deliver", seconds.clone(), metrics.deliver.clone());
@@ -104,12 +124,28 @@ impl Metrics {
         let mut gauge = |name: &str, help: &str, family: &Family<Labels, Gauge>| {
             registry.register(name, help, family.clone());
         };
-        gauge("lag_records", "records not yet committed, by topic and lane", &metrics.lag);
+        gauge(
+            "lag_records",
+            "records not yet committed, by topic and lane",
+            &metrics.lag,
+        );
         gauge("partitions_owned", "partitions owned by a lane", &metrics.owned);
-        gauge("partitions_doubtful", "partitions that wait for a promise to be settled", &metrics.doubtful);
-        gauge("partitions_stopped", "partitions that need an operator", &metrics.stopped);
+        gauge(
+            "partitions_doubtful",
+            "partitions that wait for a promise to be settled",
+            &metrics.doubtful,
+        );
+        gauge(
+            "partitions_stopped",
+            "partitions that need an operator",
+            &metrics.stopped,
+        );
         gauge("in_flight_rows", "rows that a lane holds", &metrics.in_flight);
-        registry.register("rules_revision", "rules revision in force", metrics.rules_revision.clone());
+        registry.register(
+            "rules_revision",
+            "rules revision in force",
+            metrics.rules_revision.clone(),
+        );
         metrics
     }
 
@@ -121,14 +157,20 @@ impl Metrics {
     }
 
     pub(crate) fn insert_failed(&self, outcome: &str) {
-        self.inserts_failed.get_or_create(&vec![("outcome", outcome.to_string())]).inc();
+        self.inserts_failed
+            .get_or_create(&vec![("outcome", outcome.to_string())])
+            .inc();
     }
 
     pub(crate) fn delivered(&self, sink: &str, took: Duration) {
-        self.deliver.get_or_create(&vec![("sink", sink.to_string())]).observe(took.as_secs_f64());
+        self.deliver
+            .get_or_create(&vec![("sink", sink.to_string())])
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn delivery_failed(&self, sink: &str) {
-        self.deliveries_failed.get_or_create(&vec![("sink", sink.to_string())]).inc();
+        self.deliveries_failed
+            .get_or_create(&vec![("sink", sink.to_string())])
+            .inc();
     }
 }

@@ -58,7 +58,12 @@ impl Model {
         let mut envelopes = Vec::new();
         for (source, shape) in pipeline.sources.iter().zip(&shapes) {
             let mut find = |role, path: &str, fits: fn(&DataType) -> bool, wanted: &str| {
-                let fault = |problem| ModelFault { topic: source.topic.clone(), role, path: path.into(), problem };
+                let fault = |problem| ModelFault {
+                    topic: source.topic.clone(),
+                    role,
+                    path: path.into(),
+                    problem,
+                };
                 match shape.index(path) {
                     Some(index) if fits(&shape.columns[index].kind.arrow()) => index,
                     Some(index) => {
@@ -86,10 +91,21 @@ impl Model {
         }
         let catalog = Arc::new(catalog(&pipeline, &shapes, &envelopes));
         let low = |(index, table): (usize, &pipeline::Table)| {
-            Arc::new(clickhouse_sink::schema::low_cardinality(&pipeline, index, &shapes[table.source]))
+            Arc::new(clickhouse_sink::schema::low_cardinality(
+                &pipeline,
+                index,
+                &shapes[table.source],
+            ))
         };
         let low_cardinality = pipeline.tables.iter().enumerate().map(low).collect();
-        Ok(Model { pipeline, shapes, envelopes, catalog, low_cardinality, version })
+        Ok(Model {
+            pipeline,
+            shapes,
+            envelopes,
+            catalog,
+            low_cardinality,
+            version,
+        })
     }
 
     /// Index of a table by its name.
@@ -99,30 +115,48 @@ impl Model {
 }
 
 fn catalog(pipeline: &Pipeline, shapes: &[Shape], envelopes: &[Envelope]) -> Catalog {
-    let events = pipeline.sources.iter().zip(shapes).zip(envelopes).map(|((source, shape), envelope)| {
-        let table = pipeline.tables[source.table].name.clone();
-        let routable = pipeline.tables.iter().filter(|candidate| root(pipeline, &candidate.name) == table);
-        EventShape {
-            name: source.name.clone(),
-            shape: shape
-                .columns
+    let events = pipeline
+        .sources
+        .iter()
+        .zip(shapes)
+        .zip(envelopes)
+        .map(|((source, shape), envelope)| {
+            let table = pipeline.tables[source.table].name.clone();
+            let routable = pipeline
+                .tables
                 .iter()
-                .map(|column| FieldDef { column: column.name.clone(), path: column.path.clone() })
-                .collect(),
-            schema: shape.arrow(),
-            tenant: envelope.tenant,
-            tables: routable.map(|table| table.name.clone()).collect(),
-            table,
-        }
-    });
-    Catalog { events: events.collect() }
+                .filter(|candidate| root(pipeline, &candidate.name) == table);
+            EventShape {
+                name: source.name.clone(),
+                shape: shape
+                    .columns
+                    .iter()
+                    .map(|column| FieldDef {
+                        column: column.name.clone(),
+                        path: column.path.clone(),
+                    })
+                    .collect(),
+                schema: shape.arrow(),
+                tenant: envelope.tenant,
+                tables: routable.map(|table| table.name.clone()).collect(),
+                table,
+            }
+        });
+    Catalog {
+        events: events.collect(),
+    }
 }
 
 /// The table whose columns a `like` chain ends at. The checked pipeline has no cycles.
 fn root<'a>(pipeline: &'a Pipeline, name: &'a str) -> &'a str {
     let mut name = name;
     for _ in 0..=pipeline.tables.len() {
-        match pipeline.tables.iter().find(|table| table.name == name).and_then(|table| table.like.as_deref()) {
+        match pipeline
+            .tables
+            .iter()
+            .find(|table| table.name == name)
+            .and_then(|table| table.like.as_deref())
+        {
             Some(like) => name = like,
             None => break,
         }

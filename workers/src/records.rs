@@ -42,7 +42,10 @@ impl Context<'_> {
             "rules_revision": self.revision,
         });
         let key = alert.key.as_deref().unwrap_or(tenant).as_bytes().to_vec();
-        AlertRecord { key, value: value.to_string().into_bytes() }
+        AlertRecord {
+            key,
+            value: value.to_string().into_bytes(),
+        }
     }
 
     /// The charge `n` of its event.
@@ -64,7 +67,10 @@ impl Context<'_> {
     }
 
     fn id(&self, position: Position, n: u16) -> String {
-        format!("{}/{}/{}/{n}", self.source.topic, position.partition.partition, position.offset)
+        format!(
+            "{}/{}/{}/{n}",
+            self.source.topic, position.partition.partition, position.offset
+        )
     }
 }
 
@@ -132,7 +138,9 @@ pub fn charge_hash(charge: &Charge) -> u64 {
 /// The digest that a gRPC sink keeps with a range: 16 bytes over its charges.
 pub fn charges_digest(charges: &[Charge]) -> Vec<u8> {
     let mut hasher = Xxh3::new();
-    charges.iter().for_each(|charge| hasher.update(&charge_hash(charge).to_le_bytes()));
+    charges
+        .iter()
+        .for_each(|charge| hasher.update(&charge_hash(charge).to_le_bytes()));
     hasher.digest128().to_le_bytes().to_vec()
 }
 

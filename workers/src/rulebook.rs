@@ -43,7 +43,11 @@ pub enum RulebookError {
 }
 
 fn list(faults: &[document::Fault]) -> String {
-    faults.iter().map(|fault| format!("  {fault}")).collect::<Vec<_>>().join("\n")
+    faults
+        .iter()
+        .map(|fault| format!("  {fault}"))
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The rules service's answer.
@@ -75,7 +79,10 @@ impl Rulebook {
     /// Makes the directory for kept revisions. Asks nobody yet.
     pub fn open(from: RulesFrom, pipeline: &str, state_dir: &Path) -> Result<Rulebook, RulebookError> {
         let state = state_dir.join("rules");
-        std::fs::create_dir_all(&state).map_err(|error| RulebookError::Disk { path: state.clone(), error })?;
+        std::fs::create_dir_all(&state).map_err(|error| RulebookError::Disk {
+            path: state.clone(),
+            error,
+        })?;
         let client = match &from {
             RulesFrom::Service { url, tls } => {
                 let endpoint = crate::endpoint::endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
@@ -84,7 +91,13 @@ impl Rulebook {
             }
             RulesFrom::Dir(_) | RulesFrom::None => None,
         };
-        Ok(Rulebook { from, pipeline: pipeline.to_string(), state, client, memory: Mutex::default() })
+        Ok(Rulebook {
+            from,
+            pipeline: pipeline.to_string(),
+            state,
+            client,
+            memory: Mutex::default(),
+        })
     }
 
     /// The newest documents: from the service or the directory; if the service is away, the newest kept ones.
@@ -100,18 +113,34 @@ impl Rulebook {
     }
 
     async fn ask(&self, client: &ConfigClient<Channel>, number: Option<u64>) -> Asked {
-        let request = GetRevisionRequest { pipeline: self.pipeline.clone(), number };
+        let request = GetRevisionRequest {
+            pipeline: self.pipeline.clone(),
+            number,
+        };
         match client.clone().get_revision(request).await {
             Ok(answer) => {
                 let revision = answer.into_inner();
                 let number = revision.id.map_or(0, |id| id.number);
-                let name = |file: String, tenant: &str| if file.is_empty() { format!("{tenant}.yaml") } else { file };
+                let name = |file: String, tenant: &str| {
+                    if file.is_empty() {
+                        format!("{tenant}.yaml")
+                    } else {
+                        file
+                    }
+                };
                 let documents = revision.documents.into_iter();
-                Asked::Have(number, documents.map(|one| (name(one.file, &one.tenant), one.text)).collect())
+                Asked::Have(
+                    number,
+                    documents.map(|one| (name(one.file, &one.tenant), one.text)).collect(),
+                )
             }
             Err(status) => {
                 tracing::warn!(%status, "the rules service does not answer");
-                if status.code() == tonic::Code::NotFound { Asked::Gone } else { Asked::Away }
+                if status.code() == tonic::Code::NotFound {
+                    Asked::Gone
+                } else {
+                    Asked::Away
+                }
             }
         }
     }
@@ -123,7 +152,10 @@ impl Rulebook {
                 return self.adopt(number, documents, catalog);
             }
             if let Some(kept) = self.kept_newest() {
-                tracing::warn!(number = kept.number, "the rules service is away: beginning with the kept revision");
+                tracing::warn!(
+                    number = kept.number,
+                    "the rules service is away: beginning with the kept revision"
+                );
                 return self.adopt(kept.number, kept.documents, catalog);
             }
             tokio::time::sleep(TRY_EVERY).await;
@@ -162,7 +194,9 @@ impl Rulebook {
 
     /// Returns when the service names another revision, or when it is worth asking again.
     async fn wait_for_news(&self, client: &ConfigClient<Channel>, number: u64) {
-        let request = WatchRevisionsRequest { pipeline: self.pipeline.clone() };
+        let request = WatchRevisionsRequest {
+            pipeline: self.pipeline.clone(),
+        };
         match client.clone().watch_revisions(request).await {
             Ok(stream) => {
                 let mut stream = stream.into_inner();
@@ -180,7 +214,11 @@ impl Rulebook {
     fn adopt(&self, number: u64, documents: Documents, catalog: &Catalog) -> Result<Arc<Revision>, RulebookError> {
         let revision = Revision::compile(number, &documents, catalog).map_err(RulebookError::Faults)?;
         // On disk before any promise can name it.
-        self.keep(&Kept { number, digest: revision.digest, documents: documents.clone() })?;
+        self.keep(&Kept {
+            number,
+            digest: revision.digest,
+            documents: documents.clone(),
+        })?;
         self.lock().insert((number, revision.digest), Arc::new(documents));
         Ok(Arc::new(revision))
     }
@@ -236,7 +274,9 @@ impl Rulebook {
 }
 
 fn read(path: &Path) -> Option<Kept> {
-    std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok())
+    std::fs::read(path)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
 /// Every `.yaml` and `.yml` file of a directory, sorted by name.
@@ -248,7 +288,10 @@ pub fn directory(dir: &Path) -> Result<Documents, RulebookError> {
     let mut documents = Documents::new();
     for entry in std::fs::read_dir(dir).map_err(fault(dir))? {
         let path = entry.map_err(fault(dir))?.path();
-        if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        {
             let text = std::fs::read_to_string(&path).map_err(fault(&path))?;
             documents.push((path.display().to_string(), text));
         }

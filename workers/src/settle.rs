@@ -19,12 +19,7 @@ pub type Present = BTreeMap<usize, Vec<RowId>>;
 
 /// Waits until the server's own clock is past the deadline and the grace, and no insert of the promise runs any more,
 /// then reads every table that the source may write to. Waits as long as the server is away.
-pub async fn read_back(
-    client: &Client,
-    model: &Model,
-    promise: &Promise,
-    range: Range,
-) -> Present {
+pub async fn read_back(client: &Client, model: &Model, promise: &Promise, range: Range) -> Present {
     let grace_ms = i64::try_from(model.pipeline.batch.grace.as_millis()).unwrap_or(i64::MAX);
     let after_ms = promise.deadline_ms.saturating_add(grace_ms);
     let prefix = query_prefix(&model.pipeline.name, promise.token);
@@ -51,7 +46,11 @@ async fn safe(client: &Client, after_ms: i64, prefix: &str) -> Result<Option<Dur
         let wait = u64::try_from(after_ms - now_ms + 1).unwrap_or(0);
         return Ok(Some(Duration::from_millis(wait.min(1000))));
     }
-    Ok(if client.running(prefix).await? { Some(ASK_AGAIN) } else { None })
+    Ok(if client.running(prefix).await? {
+        Some(ASK_AGAIN)
+    } else {
+        None
+    })
 }
 
 async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present, clickhouse_sink::Error> {
@@ -94,5 +93,9 @@ pub fn missing(outputs: &Outputs, present: &Present) -> Result<Vec<Vec<usize>>, 
         }
         missing.push(of_table);
     }
-    if found.is_empty() { Ok(missing) } else { Err(StopCode::RowsAltered) }
+    if found.is_empty() {
+        Ok(missing)
+    } else {
+        Err(StopCode::RowsAltered)
+    }
 }

@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clickhouse_sink::{Client, Identity, Insert, Inserted};
 use exactly_once_protocol::{Delivered, Partition, StopCode};
 use pipeline::{GrpcSink, Pipeline};
+use prost::Message as _;
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::outcome::Kind;
 use proto::delivery::v1::{DeliverRequest, Part};
-use prost::Message as _;
 use tonic::transport::Channel;
 
 use crate::metrics::Metrics;
@@ -51,7 +51,9 @@ impl SinkClock {
 
 /// This machine's clock, Unix milliseconds. The rim is the only place that reads it.
 pub fn unix_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 /// One gRPC sink.
@@ -109,9 +111,19 @@ impl Sinks {
             let client = DeliveryClient::new(endpoint.connect_lazy())
                 .max_encoding_message_size(settings.message_bytes_max)
                 .max_decoding_message_size(settings.message_bytes_max);
-            grpc.push(Grpc { settings: settings.clone(), client });
+            grpc.push(Grpc {
+                settings: settings.clone(),
+                client,
+            });
         }
-        Ok(Sinks { pipeline, clickhouse, grpc, clock: Arc::new(SinkClock::default()), health, metrics })
+        Ok(Sinks {
+            pipeline,
+            clickhouse,
+            grpc,
+            clock: Arc::new(SinkClock::default()),
+            health,
+            metrics,
+        })
     }
 
     /// Delivers to all sinks in parallel and waits for all of them. Cancelling it at any await is doubt, nothing worse.
@@ -136,7 +148,9 @@ impl Sinks {
     // --- ClickHouse --------------------------------------------------------------------------------------------------
 
     async fn insert_all(&self, delivery: &Delivery) -> bool {
-        let Some(deadline_ms) = delivery.deadline_ms else { return true };
+        let Some(deadline_ms) = delivery.deadline_ms else {
+            return true;
+        };
         let mut inserts = Vec::new();
         for (nth, shipment) in delivery.shipments.iter().enumerate() {
             for (at, rows) in shipment.outputs.tables.iter().enumerate() {
@@ -175,7 +189,8 @@ impl Sinks {
             let began = std::time::Instant::now();
             match self.clickhouse.insert(insert).await {
                 Inserted::Clean => {
-                    self.metrics.inserted(&table.name, block.rows, block.bytes.len(), began.elapsed());
+                    self.metrics
+                        .inserted(&table.name, block.rows, block.bytes.len(), began.elapsed());
                     self.health.part("clickhouse").ready(true, "");
                     return true;
                 }
@@ -205,7 +220,11 @@ impl Sinks {
         }
     }
 
-    fn block(&self, rows: &TableRows, only: Option<&[usize]>) -> Result<clickhouse_sink::Block, clickhouse_sink::Error> {
+    fn block(
+        &self,
+        rows: &TableRows,
+        only: Option<&[usize]>,
+    ) -> Result<clickhouse_sink::Block, clickhouse_sink::Error> {
         let table = &self.pipeline.tables[rows.table];
         let mut order = clickhouse_sink::sort_order(&rows.batch, &table.order_by)?;
         if let Some(only) = only {
@@ -230,7 +249,11 @@ impl Sinks {
         for parts in self.messages(sink, delivery) {
             impossible.extend(self.send(sink, parts).await);
         }
-        if impossible.is_empty() { Delivered::Clean } else { Delivered::Impossible(impossible) }
+        if impossible.is_empty() {
+            Delivered::Clean
+        } else {
+            Delivered::Impossible(impossible)
+        }
     }
 
     /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
@@ -239,7 +262,11 @@ impl Sinks {
         let mut bytes = 0;
         let mut parts = Vec::new();
         for output in delivery.shipments.iter().flat_map(|shipment| {
-            shipment.outputs.ranges.iter().map(|range| (&shipment.outputs, range.range))
+            shipment
+                .outputs
+                .ranges
+                .iter()
+                .map(|range| (&shipment.outputs, range.range))
         }) {
             let (outputs, range) = output;
             let charges = outputs.charges.get(&range.partition).cloned().unwrap_or_default();
@@ -285,7 +312,10 @@ impl Sinks {
                     parts = judge(sink, parts, &answer.into_inner().outcomes, &mut impossible);
                     continue;
                 }
-                Ok(_) => tracing::error!(sink = sink.settings.name, "the sink answered another number of parts than it got"),
+                Ok(_) => tracing::error!(
+                    sink = sink.settings.name,
+                    "the sink answered another number of parts than it got"
+                ),
                 Err(status) => {
                     tracing::warn!(sink = sink.settings.name, %status, "gRPC sink does not answer; trying again");
                     self.health.part(&sink.settings.name).ready(false, status.message());
@@ -322,11 +352,23 @@ fn judge(
                 again.push((partition, part));
             }
             Kind::Gap => {
-                tracing::error!(sink = sink.settings.name, topic = part.topic, partition = part.partition, reason = outcome.reason, "gap");
+                tracing::error!(
+                    sink = sink.settings.name,
+                    topic = part.topic,
+                    partition = part.partition,
+                    reason = outcome.reason,
+                    "gap"
+                );
                 impossible.push((partition, StopCode::SinkGap));
             }
             Kind::Conflict | Kind::Unspecified => {
-                tracing::error!(sink = sink.settings.name, topic = part.topic, partition = part.partition, reason = outcome.reason, "conflict");
+                tracing::error!(
+                    sink = sink.settings.name,
+                    topic = part.topic,
+                    partition = part.partition,
+                    reason = outcome.reason,
+                    "conflict"
+                );
                 impossible.push((partition, StopCode::SinkConflict));
             }
         }

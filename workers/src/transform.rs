@@ -82,7 +82,12 @@ pub struct Outputs {
 
 /// Decode was done while collecting; what is left, in order: envelope, rules, route, digest.
 pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Result<Outputs, TransformError> {
-    let Collected { sources, dead, ranges, unknown_schemas } = collected;
+    let Collected {
+        sources,
+        dead,
+        ranges,
+        unknown_schemas,
+    } = collected;
     let records = dead.len() + sources.iter().map(|(_, rows)| rows.positions.len()).sum::<usize>();
     let mut outputs = Outputs {
         dead,
@@ -96,7 +101,13 @@ pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Re
         apply(model, revision, source, &sound, &mut outputs, &mut digests)?;
     }
     for letter in &mut outputs.dead {
-        digests.push(letter.partition, letter.offset, Output::Dead, 0, records::dead_hash(letter));
+        digests.push(
+            letter.partition,
+            letter.offset,
+            Output::Dead,
+            0,
+            records::dead_hash(letter),
+        );
     }
     let digested = digests.by_range(&ranges);
     outputs.ranges = ranges
@@ -143,7 +154,11 @@ fn envelope(model: &Model, source: usize, rows: SourceRows, dead: &mut Vec<Dead>
         let fault = if ids.is_null(row) || ids.value(row).is_empty() {
             Some(("no_event_id", event.id.as_str(), "the event has no id".to_string()))
         } else if tenant.is_empty() {
-            Some(("no_tenant", event.tenant.as_str(), "the event has no tenant".to_string()))
+            Some((
+                "no_tenant",
+                event.tenant.as_str(),
+                "the event has no tenant".to_string(),
+            ))
         } else {
             time_fault(times[row], position.timestamp_ms, past, future)
                 .map(|reason| ("time_out_of_range", event.time.as_str(), reason))
@@ -175,10 +190,15 @@ fn envelope(model: &Model, source: usize, rows: SourceRows, dead: &mut Vec<Dead>
 }
 
 fn time_fault(time: Option<i64>, record: i64, past: i64, future: i64) -> Option<String> {
-    let Some(time) = time else { return Some("the event has no time".into()) };
+    let Some(time) = time else {
+        return Some("the event has no time".into());
+    };
     if time < record.saturating_sub(past) || time > record.saturating_add(future) {
         let at = records::rfc3339(time);
-        return Some(format!("{at} is outside the accepted span around the record's time {}", records::rfc3339(record)));
+        return Some(format!(
+            "{at} is outside the accepted span around the record's time {}",
+            records::rfc3339(record)
+        ));
     }
     None
 }
@@ -200,8 +220,19 @@ fn times_ms(column: &dyn Array) -> Vec<Option<i64>> {
 }
 
 fn letter(rows: &SourceRows, row: usize, refusal: Refusal) -> Dead {
-    let Position { partition, offset, timestamp_ms, .. } = rows.positions[row];
-    Dead { partition, offset, timestamp_ms, raw: rows.raw(row), refusal }
+    let Position {
+        partition,
+        offset,
+        timestamp_ms,
+        ..
+    } = rows.positions[row];
+    Dead {
+        partition,
+        offset,
+        timestamp_ms,
+        raw: rows.raw(row),
+        refusal,
+    }
 }
 
 fn apply(
@@ -245,7 +276,13 @@ fn apply(
             let position = sound.position(alert.row as usize);
             let n = ordinal.next(alert.row);
             let record = context.alert(position, n, alert);
-            digests.push(position.partition, position.offset, Output::Alert, n, records::alert_hash(&record));
+            digests.push(
+                position.partition,
+                position.offset,
+                Output::Alert,
+                n,
+                records::alert_hash(&record),
+            );
             outputs.alerts.push(record);
         }
     }
@@ -254,7 +291,13 @@ fn apply(
         let position = sound.position(charge.row as usize);
         let n = ordinal.next(charge.row);
         let charge = context.charge(position, n, charge);
-        digests.push(position.partition, position.offset, Output::Charge, n, records::charge_hash(&charge));
+        digests.push(
+            position.partition,
+            position.offset,
+            Output::Charge,
+            n,
+            records::charge_hash(&charge),
+        );
         outputs.charges.entry(position.partition).or_default().push(charge);
     }
     route(model, source, sound, &applied, outputs, digests)
@@ -289,7 +332,9 @@ fn route(
     // How many tables a row went to already: its `_index` in the next one.
     let mut routed = vec![0u16; sound.kept.len()];
     for route in &applied.routes {
-        let Some(table) = model.table(&route.table) else { continue };
+        let Some(table) = model.table(&route.table) else {
+            continue;
+        };
         let whole = route.rows.len() == sound.kept.len();
         let batch = if whole {
             applied.batch.clone()

@@ -1,7 +1,7 @@
 //! Wires a worker together: one lane per core, and beside them the tasks that lanes share (the sink's clock, newer
 //! rules, newer schemas, HTTP).
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,7 +30,9 @@ const CLOCK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug, Error)]
 pub enum WorkerError {
     /// The pipeline file leaves an address out.
-    #[error("`connections.{0}` has no address; give one in the pipeline file, or run `sluice up`, which starts a development stack")]
+    #[error(
+        "`connections.{0}` has no address; give one in the pipeline file, or run `sluice up`, which starts a development stack"
+    )]
     NoAddress(&'static str),
     /// A password or certificate file.
     #[error("{0}")]
@@ -103,7 +105,10 @@ impl Surroundings for Worker {
     }
 
     fn evolve(&self, source: usize) {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).insert(source);
+        self.wanted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(source);
         self.evolve.notify_one();
     }
 }
@@ -111,7 +116,11 @@ impl Surroundings for Worker {
 /// Runs a worker until `stop` is requested; then what is in flight finishes and it returns.
 pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Result<(), WorkerError> {
     let pipeline = Arc::new(pipeline);
-    let kafka = pipeline.connections.kafka.as_ref().ok_or(WorkerError::NoAddress("kafka"))?;
+    let kafka = pipeline
+        .connections
+        .kafka
+        .as_ref()
+        .ok_or(WorkerError::NoAddress("kafka"))?;
     let clickhouse = clickhouse(&pipeline)?;
     let health = serve::Health::new("worker");
     let mut metrics_registry = serve::registry();
@@ -122,7 +131,11 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
 
     let worker = Arc::new(Worker {
         registry: registry(&pipeline)?,
-        rulebook: Rulebook::open(pipeline.connections.rules.clone(), &pipeline.name, &pipeline.workers.state_dir)?,
+        rulebook: Rulebook::open(
+            pipeline.connections.rules.clone(),
+            &pipeline.name,
+            &pipeline.workers.state_dir,
+        )?,
         wanted: Mutex::default(),
         evolve: Notify::new(),
         pipeline: Arc::clone(&pipeline),
@@ -140,7 +153,12 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         }
     };
     metrics.rules_revision.set(revision.number);
-    let sinks = Arc::new(Sinks::new(Arc::clone(&pipeline), clickhouse, health.clone(), Arc::clone(&metrics))?);
+    let sinks = Arc::new(Sinks::new(
+        Arc::clone(&pipeline),
+        clickhouse,
+        health.clone(),
+        Arc::clone(&metrics),
+    )?);
     learn_clock(&sinks).await;
     let clock = tokio::spawn({
         let sinks = Arc::clone(&sinks);
@@ -152,13 +170,17 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         }
     });
 
-    let lanes = pipeline.workers.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let lanes = pipeline
+        .workers
+        .lanes
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let shared = Shared {
         sinks,
         surroundings: Arc::clone(&worker) as Arc<dyn Surroundings>,
         runtime: tokio::runtime::Handle::current(),
         metrics: Arc::clone(&metrics),
         health: health.clone(),
+        unfinished: Arc::new(AtomicUsize::new(lanes)),
     };
     let newest = Arc::new(Mutex::new((Arc::clone(&model), Arc::clone(&revision))));
     let senders: Arc<Mutex<Vec<Option<SyncSender<Inbox>>>>> = Arc::new(Mutex::new(vec![None; lanes]));
@@ -178,7 +200,12 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         }));
     }
     health.ready(true, "");
-    let news = tokio::spawn(watch(Arc::clone(&worker), Arc::clone(&newest), Arc::clone(&senders), shared.sinks.clone()));
+    let news = tokio::spawn(watch(
+        Arc::clone(&worker),
+        Arc::clone(&newest),
+        Arc::clone(&senders),
+        shared.sinks.clone(),
+    ));
 
     stop.requested().await;
     draining.store(true, Ordering::Release);
@@ -227,6 +254,8 @@ fn keep_running(
             }
         }
     }
+    // It has ended with an error while the worker drains: the others need not wait for it.
+    shared.unfinished.fetch_sub(1, Ordering::AcqRel);
 }
 
 fn tell(sender: &SyncSender<Inbox>, message: impl Fn() -> Inbox) {
@@ -263,7 +292,13 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
             },
         };
         *newest.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::clone(&model), Arc::clone(&revision));
-        let all: Vec<_> = senders.lock().unwrap_or_else(PoisonError::into_inner).iter().flatten().cloned().collect();
+        let all: Vec<_> = senders
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .flatten()
+            .cloned()
+            .collect();
         for sender in all {
             tell(&sender, || Inbox::Model(Arc::clone(&model), Arc::clone(&revision)));
         }
@@ -289,7 +324,10 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
     for source in &wanted {
         // Tables first: a block must never name a column that is not there.
         for name in &newer.catalog.events[*source].tables {
-            let low = newer.table(name).map(|table| Arc::clone(&newer.low_cardinality[table])).unwrap_or_default();
+            let low = newer
+                .table(name)
+                .map(|table| Arc::clone(&newer.low_cardinality[table]))
+                .unwrap_or_default();
             let done =
                 clickhouse_sink::schema::add_columns(&sinks.clickhouse, name, &newer.shapes[*source].columns, &low)
                     .await?;
@@ -349,7 +387,12 @@ pub fn registry(pipeline: &Pipeline) -> Result<Registry, WorkerError> {
     let from = &pipeline.connections.registry;
     let mut settings = registry_cache::Settings::new(from.url.clone().ok_or(WorkerError::NoAddress("registry"))?);
     settings.user.clone_from(&from.user);
-    settings.password = from.password.as_ref().map(|secret| secret.read()).transpose().map_err(secret)?;
+    settings.password = from
+        .password
+        .as_ref()
+        .map(|secret| secret.read())
+        .transpose()
+        .map_err(secret)?;
     if let Some(path) = from.tls.as_ref().and_then(|tls| tls.ca_file.as_ref()) {
         let pem = std::fs::read(path).map_err(|error| WorkerError::Secret(format!("{}: {error}", path.display())))?;
         settings.ca_pem = Some(pem);
@@ -372,9 +415,7 @@ fn secret(error: impl std::fmt::Display) -> WorkerError {
 }
 
 /// librdkafka's settings for a pipeline's security.
-pub fn kafka_properties(
-    kafka: &pipeline::Kafka,
-) -> Result<std::collections::BTreeMap<String, String>, WorkerError> {
+pub fn kafka_properties(kafka: &pipeline::Kafka) -> Result<std::collections::BTreeMap<String, String>, WorkerError> {
     let mut properties = kafka.properties.clone();
     let mut set = |key: &str, value: String| properties.insert(key.to_string(), value);
     let protocol = match (&kafka.tls, &kafka.sasl) {

@@ -3,6 +3,8 @@
 //!
 //! The scenarios share one stack and take turns; each has a pipeline, topics, tables and a billing ledger of its own.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod workers;
 mod outages;
 mod schemas;

@@ -9,13 +9,19 @@ use end_to_end::{Scenario, run};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The load of an outage from its second second to its twelfth.
-async fn away(scenario: &mut Scenario<'_>, down: impl AsyncFnOnce(&mut Scenario<'_>), up: impl AsyncFnOnce(&mut Scenario<'_>)) {
+async fn away(
+    scenario: &mut Scenario<'_>,
+    down: impl AsyncFnOnce(&mut Scenario<'_>),
+    up: impl AsyncFnOnce(&mut Scenario<'_>),
+) {
     scenario.set_the_shop_up().await;
     scenario.start_billing().await;
     scenario.start_worker("worker-a").await;
     let load = scenario.drive(scenario.load_of(800.0, 14 * SECOND, 1));
     load.has_run_for(2 * SECOND).await;
-    scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+    scenario
+        .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+        .await;
     down(scenario).await;
     load.has_run_for(12 * SECOND).await;
     up(scenario).await;
@@ -69,7 +75,9 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         let first = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 1)).finished().await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", first.produced as f64).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", first.produced as f64)
+            .await;
         scenario.stop("worker-a").await;
 
         let load = scenario.drive(scenario.load_of(500.0, 8 * SECOND, 2));
@@ -78,7 +86,9 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.stack.kill(Part::Registry).await.unwrap();
         scenario.start_worker("worker-a").await;
         let second = load.finished().await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", second.produced as f64).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", second.produced as f64)
+            .await;
 
         scenario.stack.start(Part::Registry).await.unwrap();
         let report = scenario.verified(&[&first, &second]).await;

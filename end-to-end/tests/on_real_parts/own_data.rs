@@ -63,39 +63,67 @@ fn reading(n: i64, now_micros: i64) -> (Value, serde_json::Value) {
     let union = |branch: u32, value: Value| Value::Union(branch, Box::new(value));
     let null = || union(0, Value::Null);
     let record = |fields: Vec<(&str, Value)>| {
-        Value::Record(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+        Value::Record(
+            fields
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+        )
     };
     let channel = |number: &i32| record(vec![("number", Value::Int(*number)), ("gain", Value::Float(1.5))]);
     let value = record(vec![
         ("reading", Value::Uuid(id)),
         ("plant", text(plant)),
         ("measured", Value::TimestampMicros(measured)),
-        ("sensor", record(vec![
-            ("serial", Value::Long(n)),
-            ("place", record(vec![("hall", text(&hall)), ("height", Value::Double(height))])),
-            ("firmware", firmware.as_deref().map_or_else(null, |firmware| union(1, text(firmware)))),
-        ])),
+        (
+            "sensor",
+            record(vec![
+                ("serial", Value::Long(n)),
+                (
+                    "place",
+                    record(vec![("hall", text(&hall)), ("height", Value::Double(height))]),
+                ),
+                (
+                    "firmware",
+                    firmware
+                        .as_deref()
+                        .map_or_else(null, |firmware| union(1, text(firmware))),
+                ),
+            ]),
+        ),
         ("quality", Value::Enum(n as u32 % 3, quality.to_owned())),
-        ("values", Value::Array(values.iter().copied().map(Value::Double).collect())),
+        (
+            "values",
+            Value::Array(values.iter().copied().map(Value::Double).collect()),
+        ),
         ("price", Value::Decimal(Decimal::from(price.to_be_bytes()))),
         ("raw", Value::Bytes(raw.clone())),
         ("checksum", Value::Fixed(4, checksum.to_vec())),
         ("fault", fault.map_or_else(null, |fault| union(1, Value::Long(fault)))),
-        ("detail", match n % 3 {
-            0 => null(),
-            1 => union(1, text(&format!("text \"{n}\""))),
-            _ => union(2, Value::Long(n)),
-        }),
-        ("calibration", calibrated.map_or_else(null, |(by, on)| {
-            union(1, record(vec![("by", text(by)), ("on", Value::Date(on))]))
-        })),
+        (
+            "detail",
+            match n % 3 {
+                0 => null(),
+                1 => union(1, text(&format!("text \"{n}\""))),
+                _ => union(2, Value::Long(n)),
+            },
+        ),
+        (
+            "calibration",
+            calibrated.map_or_else(null, |(by, on)| {
+                union(1, record(vec![("by", text(by)), ("on", Value::Date(on))]))
+            }),
+        ),
         ("channels", Value::Array(channels.iter().map(channel).collect())),
         ("limits", Value::Map([("soft".to_owned(), Value::Long(limit))].into())),
         ("active", Value::Boolean(active)),
         ("weight", Value::Float(weight)),
     ]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02X}")).collect::<String>();
-    let gains: Vec<_> = channels.iter().map(|number| json!({"number": number, "gain": 1.5})).collect();
+    let gains: Vec<_> = channels
+        .iter()
+        .map(|number| json!({"number": number, "gain": 1.5}))
+        .collect();
     let row = json!({
         "reading": id.to_string(), "plant": plant, "measured": measured, "serial": n, "hall": hall, "height": height,
         "firmware": firmware, "quality": quality, "values": values, "price": price, "raw": hex(&raw),
@@ -123,7 +151,9 @@ fn a_users_own_avro_schema_works_without_a_line_of_rust() {
         scenario.write_rules("default", "tenant: \"*\"\nrules: []\n");
         scenario.sluice(&["check"]).await;
         let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/on_real_parts/reading.avsc");
-        let said = scenario.sluice(&["schema", "register", "plant.readings-value", file]).await;
+        let said = scenario
+            .sluice(&["schema", "register", "plant.readings-value", file])
+            .await;
         let schema_id: u32 = said.trim().rsplit(' ').next().unwrap().parse().unwrap();
         scenario.sluice(&["schema", "apply"]).await;
         scenario.start_worker("worker-a").await;
@@ -131,7 +161,11 @@ fn a_users_own_avro_schema_works_without_a_line_of_rust() {
         let expected = produce(&scenario.stack.kafka, schema_id);
         let report = verify::run(&scenario.pipeline, scenario.options()).await.unwrap();
         assert!(report.clean(), "{report}");
-        assert_eq!((report.produced, report.clickhouse_rows), (READINGS as u64, READINGS as u64), "{report}");
+        assert_eq!(
+            (report.produced, report.clickhouse_rows),
+            (READINGS as u64, READINGS as u64),
+            "{report}"
+        );
         let found = scenario.sql(ROWS).await;
         let found: Vec<serde_json::Value> = found.lines().map(row).collect();
         assert_eq!(found.len(), expected.len());

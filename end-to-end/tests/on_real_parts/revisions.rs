@@ -35,23 +35,31 @@ fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(800.0, 10 * SECOND, 1));
         load.has_run_for(3 * SECOND).await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+            .await;
         put(scenario, "two", "rules@2\n").await;
         scenario.metric_reaches("worker-a", "sluice_rules_revision", 2.0).await;
         load.has_run_for(6 * SECOND).await;
         scenario.stop("config").await;
         scenario.kill("worker-a").await;
         scenario.start_worker("worker-a").await;
-        assert_eq!(scenario.metric("worker-a", "sluice_rules_revision", &[]).await, 2.0, "kept on disk");
+        assert_eq!(
+            scenario.metric("worker-a", "sluice_rules_revision", &[]).await,
+            2.0,
+            "kept on disk"
+        );
         let driven = load.finished().await;
 
         for (event, table) in TABLES {
             let topic = format!("revisions.{event}");
             let produced = driven.topics.iter().find(|one| one.topic == topic).unwrap();
             let count = format!("SELECT count() FROM {table}");
-            until(format!("{} rows in {table}", produced.produced), 60 * SECOND, async || {
-                (scenario.number(&count).await >= produced.produced).then_some(())
-            })
+            until(
+                format!("{} rows in {table}", produced.produced),
+                60 * SECOND,
+                async || (scenario.number(&count).await >= produced.produced).then_some(()),
+            )
             .await;
             let ids = format!(
                 "SELECT count(), uniqExact(event_id), toString(groupBitXor(toUInt128(toUUID(event_id)))) FROM {table}"
@@ -65,7 +73,11 @@ fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
                 "SELECT count() FROM (SELECT _partition FROM {table} GROUP BY _partition HAVING countIf(source = 'two') > 0 \
                  AND maxIf(_offset, source = 'one') > minIf(_offset, source = 'two'))"
             );
-            assert_eq!(scenario.number(&mixed).await, 0, "partitions of {table} with both marks mixed");
+            assert_eq!(
+                scenario.number(&mixed).await,
+                0,
+                "partitions of {table} with both marks mixed"
+            );
         }
     });
 }

@@ -19,16 +19,23 @@ fn a_killed_worker_loses_nothing_and_doubles_nothing() {
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(1_000.0, 12 * SECOND, 1));
         load.has_run_for(3 * SECOND).await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+            .await;
         scenario.kill("worker-a").await;
         scenario.start_worker("worker-a").await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+            .await;
         scenario.kill("worker-a").await;
         scenario.start_worker("worker-b").await;
         let driven = load.finished().await;
         let report = scenario.verified(&[&driven]).await;
         assert_eq!(report.dead_letters, 0, "{report}");
-        assert!(report.alerts > 0 && report.charges > 0 && report.dropped > 0, "every sink takes part: {report}");
+        assert!(
+            report.alerts > 0 && report.charges > 0 && report.dropped > 0,
+            "every sink takes part: {report}"
+        );
         assert!(driven.produced > 11_000, "{driven:?}");
     });
 }
@@ -42,15 +49,25 @@ fn a_second_worker_joins_and_leaves_under_load() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(1_000.0, 14 * SECOND, 1));
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 1.0).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+            .await;
         scenario.start_worker("worker-b").await;
-        scenario.metric_reaches("worker-b", "sluice_records_committed_total", 500.0).await;
+        scenario
+            .metric_reaches("worker-b", "sluice_records_committed_total", 500.0)
+            .await;
         let partitions: u32 = scenario.pipeline.sources.iter().map(|source| source.partitions).sum();
         let owned = async |worker: &str| scenario.metric(worker, "sluice_partitions_owned", &[]).await as u32;
         let (a, b) = (owned("worker-a").await, owned("worker-b").await);
-        assert_eq!((a + b, a.abs_diff(b) <= 4), (partitions, true), "{a} and {b} partitions");
+        assert_eq!(
+            (a + b, a.abs_diff(b) <= 4),
+            (partitions, true),
+            "{a} and {b} partitions"
+        );
         scenario.stop("worker-b").await;
-        scenario.metric_reaches("worker-a", "sluice_partitions_owned", f64::from(partitions)).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_partitions_owned", f64::from(partitions))
+            .await;
         let driven = load.finished().await;
         let report = scenario.verified(&[&driven]).await;
         assert_eq!(report.dead_letters, 0, "{report}");
@@ -70,7 +87,9 @@ fn every_role_drains_when_told_to_stop() {
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(1_000.0, 8 * SECOND, 1));
         load.has_run_for(2 * SECOND).await;
-        scenario.metric_reaches("worker-a", "sluice_records_committed_total", 500.0).await;
+        scenario
+            .metric_reaches("worker-a", "sluice_records_committed_total", 500.0)
+            .await;
         for role in ["worker-a", "billing", "config"] {
             scenario.stop(role).await;
         }
@@ -82,6 +101,9 @@ fn every_role_drains_when_told_to_stop() {
         options.rules.number = 1;
         let report = scenario.verified_by(options, &[&driven]).await;
         assert_eq!(report.dead_letters, 0, "{report}");
-        assert_eq!(scenario.metric("worker-a", "sluice_promises_settled_total", &[]).await, 0.0);
+        assert_eq!(
+            scenario.metric("worker-a", "sluice_promises_settled_total", &[]).await,
+            0.0
+        );
     });
 }

@@ -14,7 +14,9 @@ pub enum Verdict {
 
 /// The table. Whatever it does not name is doubt, and doubt discards the producer.
 pub fn verdict(error: &KafkaError) -> Verdict {
-    let Some(code) = error.rdkafka_error_code() else { return Verdict::Discard };
+    let Some(code) = error.rdkafka_error_code() else {
+        return Verdict::Discard;
+    };
     if let KafkaError::Transaction(inner) = error
         && inner.is_fatal()
     {
@@ -45,7 +47,12 @@ mod tests {
 
     #[test]
     fn an_unknown_outcome_always_discards_the_producer() {
-        for code in [Code::OperationTimedOut, Code::BrokerTransportFailure, Code::ProducerFenced, Code::Unknown] {
+        for code in [
+            Code::OperationTimedOut,
+            Code::BrokerTransportFailure,
+            Code::ProducerFenced,
+            Code::Unknown,
+        ] {
             assert_eq!(verdict(&KafkaError::Global(code)), Verdict::Discard, "{code:?}");
         }
         assert_eq!(verdict(&KafkaError::Canceled), Verdict::Discard);

@@ -13,8 +13,8 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
-use crate::settings::{self, Connection};
 use crate::Error;
+use crate::settings::{self, Connection};
 
 /// More rebalance reports than this between two polls cannot happen: librdkafka waits for each answer.
 const REPORTS_MAX: usize = 64;
@@ -36,7 +36,10 @@ impl Topics {
 
     /// The index of a topic that Kafka named.
     pub fn index(&self, name: &str) -> Option<u16> {
-        self.0.iter().position(|known| known == name).and_then(|index| u16::try_from(index).ok())
+        self.0
+            .iter()
+            .position(|known| known == name)
+            .and_then(|index| u16::try_from(index).ok())
     }
 
     pub(crate) fn list(&self, partitions: &[(Partition, Option<i64>)]) -> TopicPartitionList {
@@ -46,7 +49,11 @@ impl Topics {
             if let Some(offset) = offset {
                 // An offset below zero is never passed: ranges start at 0 or later.
                 if element.set_offset(Offset::Offset(*offset)).is_err() {
-                    tracing::error!(topic = self.name(*partition), offset, "refused to set a negative offset");
+                    tracing::error!(
+                        topic = self.name(*partition),
+                        offset,
+                        "refused to set a negative offset"
+                    );
                 }
             }
         }
@@ -57,7 +64,10 @@ impl Topics {
         list.elements()
             .iter()
             .filter_map(|element| {
-                self.index(element.topic()).map(|topic| Partition { topic, partition: element.partition() })
+                self.index(element.topic()).map(|topic| Partition {
+                    topic,
+                    partition: element.partition(),
+                })
             })
             .collect()
     }
@@ -150,12 +160,21 @@ impl Group {
     /// Joins the group and subscribes to all topics.
     pub fn join(connection: &Connection, topics: &Topics) -> Result<Group, Error> {
         let (sender, moves) = sync_channel(REPORTS_MAX);
-        let context = Context { topics: topics.clone(), moves: sender, leaving: AtomicBool::new(false) };
-        let consumer: BaseConsumer<Context> =
-            settings::consumer(connection).create_with_context(context).map_err(Error::Configuration)?;
+        let context = Context {
+            topics: topics.clone(),
+            moves: sender,
+            leaving: AtomicBool::new(false),
+        };
+        let consumer: BaseConsumer<Context> = settings::consumer(connection)
+            .create_with_context(context)
+            .map_err(Error::Configuration)?;
         let names: Vec<&str> = topics.0.iter().map(String::as_str).collect();
         consumer.subscribe(&names).map_err(Error::Consumer)?;
-        Ok(Group { consumer: Arc::new(consumer), topics: topics.clone(), moves })
+        Ok(Group {
+            consumer: Arc::new(consumer),
+            topics: topics.clone(),
+            moves,
+        })
     }
 
     /// Waits at most `timeout` for a record. Must be called often: it also serves the group.
@@ -180,12 +199,16 @@ impl Group {
 
     /// Takes partitions at these offsets, paused or not as asked. Answers an assignment, however late.
     pub fn assign(&self, partitions: &[(Partition, Option<i64>)]) -> Result<(), Error> {
-        self.consumer.incremental_assign(&self.topics.list(partitions)).map_err(Error::Consumer)
+        self.consumer
+            .incremental_assign(&self.topics.list(partitions))
+            .map_err(Error::Consumer)
     }
 
     /// Gives partitions back to the group, or accepts that they are lost.
     pub fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
-        self.consumer.incremental_unassign(&self.plain(partitions)).map_err(Error::Consumer)
+        self.consumer
+            .incremental_unassign(&self.plain(partitions))
+            .map_err(Error::Consumer)
     }
 
     /// Stops fetching; what librdkafka has prefetched is thrown away and fetched again later.
@@ -201,7 +224,12 @@ impl Group {
     /// Moves the position. Records that were fetched before are never handed out after it.
     pub fn seek(&self, partition: Partition, offset: i64) -> Result<(), Error> {
         self.consumer
-            .seek(self.topics.name(partition), partition.partition, Offset::Offset(offset), Duration::from_secs(5))
+            .seek(
+                self.topics.name(partition),
+                partition.partition,
+                Offset::Offset(offset),
+                Duration::from_secs(5),
+            )
             .map_err(Error::Consumer)
     }
 
@@ -221,12 +249,16 @@ impl Group {
 
     /// The newest offset that the last fetch answer told, plus one; `None` before the first.
     pub fn high_watermark(&self, partition: Partition) -> Option<i64> {
-        self.watermarks_told(partition).map(|(_, high)| high).filter(|high| *high >= 0)
+        self.watermarks_told(partition)
+            .map(|(_, high)| high)
+            .filter(|high| *high >= 0)
     }
 
     /// The oldest offset that the last fetch answer told; `None` before the first.
     pub fn low_watermark(&self, partition: Partition) -> Option<i64> {
-        self.watermarks_told(partition).map(|(low, _)| low).filter(|low| *low >= 0)
+        self.watermarks_told(partition)
+            .map(|(low, _)| low)
+            .filter(|low| *low >= 0)
     }
 
     fn watermarks_told(&self, partition: Partition) -> Option<(i64, i64)> {
@@ -258,16 +290,28 @@ impl Group {
             rdkafka::bindings::rd_kafka_consumer_group_metadata_destroy(metadata);
             generation
         };
-        if generation < 0 { None } else { self.consumer.group_metadata() }
+        if generation < 0 {
+            None
+        } else {
+            self.consumer.group_metadata()
+        }
     }
 
     /// A handle for reading committed offsets from another thread.
     pub fn reader(&self) -> crate::offsets::Reader {
-        crate::offsets::Reader::new(self.topics.clone(), Arc::clone(&self.consumer) as Arc<dyn crate::offsets::Native>)
+        crate::offsets::Reader::new(
+            self.topics.clone(),
+            Arc::clone(&self.consumer) as Arc<dyn crate::offsets::Native>,
+        )
     }
 
     fn plain(&self, partitions: &[Partition]) -> TopicPartitionList {
-        self.topics.list(&partitions.iter().map(|partition| (*partition, None)).collect::<Vec<_>>())
+        self.topics.list(
+            &partitions
+                .iter()
+                .map(|partition| (*partition, None))
+                .collect::<Vec<_>>(),
+        )
     }
 }
 

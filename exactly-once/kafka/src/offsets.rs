@@ -71,12 +71,20 @@ impl Reader {
             if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
                 return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::from(error)));
             }
-            let Some(topic) = self.topics.index(&topic) else { continue };
+            let Some(topic) = self.topics.index(&topic) else {
+                continue;
+            };
             let partition = Partition { topic, partition };
             let stored = if offset >= 0 {
-                Stored { offset, promise: Promise::decode(&metadata) }
+                Stored {
+                    offset,
+                    promise: Promise::decode(&metadata),
+                }
             } else if offset == OFFSET_INVALID {
-                Stored { offset: self.first(partition, start, timeout)?, promise: Ok(None) }
+                Stored {
+                    offset: self.first(partition, start, timeout)?,
+                    promise: Ok(None),
+                }
             } else {
                 return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::InvalidArgument));
             };

@@ -47,8 +47,14 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     // Only the partitions that move stop; a revocation is answered after the in-flight batch.
     config.set("partition.assignment.strategy", "cooperative-sticky");
     config.set("session.timeout.ms", connection.session_timeout.as_millis().to_string());
-    config.set("heartbeat.interval.ms", (connection.session_timeout.as_millis() / 10).max(100).to_string());
-    config.set("max.poll.interval.ms", connection.poll_interval_max.as_millis().to_string());
+    config.set(
+        "heartbeat.interval.ms",
+        (connection.session_timeout.as_millis() / 10).max(100).to_string(),
+    );
+    config.set(
+        "max.poll.interval.ms",
+        connection.poll_interval_max.as_millis().to_string(),
+    );
     // Offsets are committed by transactions alone.
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
@@ -77,7 +83,10 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
 pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     let mut config = base(connection);
     config.set("transactional.id", id);
-    config.set("transaction.timeout.ms", connection.transaction_timeout.as_millis().to_string());
+    config.set(
+        "transaction.timeout.ms",
+        connection.transaction_timeout.as_millis().to_string(),
+    );
     // Back-to-back transactions wait this long for the last one's markers: 100 ms by default, 4-14 ms with 1.
     config.set("retry.backoff.ms", "1");
     config.set("retry.backoff.max.ms", "50");

@@ -19,10 +19,10 @@ use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, Prod
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, TopicPartitionList};
 
+use crate::Error;
 use crate::errors::{Verdict, verdict};
 use crate::group::Topics;
 use crate::settings::{self, Connection};
-use crate::Error;
 
 /// A record to be written in a transaction: an alert or a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,10 +154,13 @@ fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
     loop {
         let broken = Arc::new(AtomicBool::new(false));
         let made: Result<BaseProducer<Context>, KafkaError> =
-            settings::producer(&recipe.connection, &recipe.transactional_id)
-                .create_with_context(Context { broken: Arc::clone(&broken) });
+            settings::producer(&recipe.connection, &recipe.transactional_id).create_with_context(Context {
+                broken: Arc::clone(&broken),
+            });
         let outcome = made.and_then(|producer| {
-            producer.init_transactions(recipe.connection.transaction_timeout).map(|()| producer)
+            producer
+                .init_transactions(recipe.connection.transaction_timeout)
+                .map(|()| producer)
         });
         match outcome {
             Ok(producer) => return Some(Fenced { producer, broken }),
@@ -229,7 +232,10 @@ fn answered(producer: &BaseProducer<Context>, deadline: Instant) -> bool {
 fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instant) -> Result<(), KafkaError> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
     for (key, value) in &message.headers {
-        headers = headers.insert(Header { key, value: value.as_deref() });
+        headers = headers.insert(Header {
+            key,
+            value: value.as_deref(),
+        });
     }
     let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic).headers(headers);
     record.key = message.key.as_deref();
@@ -247,7 +253,11 @@ fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instan
 }
 
 fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaError> {
-    let plain: Vec<_> = work.offsets.iter().map(|(partition, offset, _)| (*partition, Some(*offset))).collect();
+    let plain: Vec<_> = work
+        .offsets
+        .iter()
+        .map(|(partition, offset, _)| (*partition, Some(*offset)))
+        .collect();
     let list = topics.list(&plain);
     for (partition, _, promise) in &work.offsets {
         if let Some(promise) = promise {

@@ -149,7 +149,12 @@ impl Lane {
             Event::RevokeAsked(partitions) => self.revoke_asked(now, partitions, &mut actions),
             Event::Lost(partitions) => self.lost(&partitions, &mut actions),
             Event::OffsetsRead { epoch, offsets } => self.offsets_read(epoch, offsets, &mut actions),
-            Event::Prepared { batch, kind, ranges, rules } => self.prepared(batch, kind, ranges, rules, &mut actions),
+            Event::Prepared {
+                batch,
+                kind,
+                ranges,
+                rules,
+            } => self.prepared(batch, kind, ranges, rules, &mut actions),
             Event::Unsettled(partition, code) => self.unsettled(partition, code, &mut actions),
             Event::Quiet(partitions) => self.quiet(&partitions),
             Event::TxnEnded { epoch, end } => self.transaction_ended(epoch, end, &mut actions),
@@ -166,8 +171,16 @@ impl Lane {
     pub fn standing(&self) -> Standing {
         Standing {
             owned: self.owned.len(),
-            doubtful: self.owned.values().filter(|owned| matches!(owned.phase, Phase::Doubtful(_))).count(),
-            stopped: self.owned.iter().filter_map(|(p, o)| stop_of(o).map(|code| (*p, code))).collect(),
+            doubtful: self
+                .owned
+                .values()
+                .filter(|owned| matches!(owned.phase, Phase::Doubtful(_)))
+                .count(),
+            stopped: self
+                .owned
+                .iter()
+                .filter_map(|(p, o)| stop_of(o).map(|code| (*p, code)))
+                .collect(),
             busy: self.current.is_some() || self.transaction.is_some(),
             waiting: self.prepared.len(),
         }
@@ -182,7 +195,13 @@ impl Lane {
 
     fn assigned(&mut self, partitions: Vec<Partition>, actions: &mut Vec<Action>) {
         for partition in &partitions {
-            self.owned.insert(*partition, Owned { phase: Phase::Reading(None), quiet: true });
+            self.owned.insert(
+                *partition,
+                Owned {
+                    phase: Phase::Reading(None),
+                    quiet: true,
+                },
+            );
         }
         self.read(actions);
     }
@@ -207,7 +226,9 @@ impl Lane {
 
     fn offsets_read(&mut self, epoch: u64, offsets: Offsets, actions: &mut Vec<Action>) {
         for (partition, stored) in offsets {
-            let Some(owned) = self.owned.get_mut(&partition) else { continue };
+            let Some(owned) = self.owned.get_mut(&partition) else {
+                continue;
+            };
             let leaving = self.draining_since_ms.is_some() || is_revoking(&self.revoking, partition);
             if owned.phase != Phase::Reading(Some(epoch)) || leaving {
                 continue;
@@ -218,9 +239,15 @@ impl Lane {
                 Ok(Some(_)) | Err(_) => Phase::Stopped(StopCode::PromiseUnreadable),
             };
             actions.push(match &owned.phase {
-                Phase::Doubtful(promise) => Action::Settle { partition, promise: promise.clone() },
+                Phase::Doubtful(promise) => Action::Settle {
+                    partition,
+                    promise: promise.clone(),
+                },
                 Phase::Stopped(code) => Action::Stop(partition, *code),
-                _ => Action::Collect { partition, from: stored.offset },
+                _ => Action::Collect {
+                    partition,
+                    from: stored.offset,
+                },
             });
             owned.quiet = !matches!(owned.phase, Phase::Flowing { .. });
         }
@@ -238,11 +265,20 @@ impl Lane {
             actions.push(Action::Forget(idle));
         }
         actions.push(Action::StopCollecting(all.clone()));
-        self.revoking = Some(Revoking { partitions: all, since_ms: now.monotonic_ms });
+        self.revoking = Some(Revoking {
+            partitions: all,
+            since_ms: now.monotonic_ms,
+        });
     }
 
     fn flows(&self, partition: Partition) -> bool {
-        matches!(self.owned.get(&partition), Some(Owned { phase: Phase::Flowing { .. }, .. }))
+        matches!(
+            self.owned.get(&partition),
+            Some(Owned {
+                phase: Phase::Flowing { .. },
+                ..
+            })
+        )
     }
 
     fn quiet(&mut self, partitions: &[Partition]) {
@@ -286,8 +322,16 @@ impl Lane {
         let token = xxhash_rust::xxh3::xxh3_64_with_seed(&id.to_le_bytes(), self.settings.token_seed);
         match checked {
             Ok(attempts) => {
-                let batch =
-                    Batch { id, kind, ranges, rules, attempts, token, deadline_ms: None, delivered: false };
+                let batch = Batch {
+                    id,
+                    kind,
+                    ranges,
+                    rules,
+                    attempts,
+                    token,
+                    deadline_ms: None,
+                    delivered: false,
+                };
                 // Settling goes first: partitions in doubt have waited the longest.
                 match kind {
                     Kind::New => self.prepared.push_back(batch),
@@ -305,8 +349,15 @@ impl Lane {
                 }
                 for output in &ranges {
                     let partition = output.range.partition;
-                    if let Some(Owned { phase: Phase::Doubtful(promise), .. }) = self.owned.get(&partition) {
-                        actions.push(Action::Settle { partition, promise: promise.clone() });
+                    if let Some(Owned {
+                        phase: Phase::Doubtful(promise),
+                        ..
+                    }) = self.owned.get(&partition)
+                    {
+                        actions.push(Action::Settle {
+                            partition,
+                            promise: promise.clone(),
+                        });
                     }
                 }
             }
@@ -335,7 +386,11 @@ impl Lane {
         let mut attempts = Vec::new();
         let mut differing = Vec::new();
         for output in ranges {
-            let Some(Owned { phase: Phase::Doubtful(promise), .. }) = self.owned.get(&output.range.partition) else {
+            let Some(Owned {
+                phase: Phase::Doubtful(promise),
+                ..
+            }) = self.owned.get(&output.range.partition)
+            else {
                 return Err(Refused::Stale);
             };
             let same_range = promise.start == output.range.start && promise.end == output.range.end;
@@ -356,7 +411,13 @@ impl Lane {
     }
 
     fn unsettled(&mut self, partition: Partition, code: StopCode, actions: &mut Vec<Action>) {
-        if matches!(self.owned.get(&partition), Some(Owned { phase: Phase::Doubtful(_) | Phase::Flowing { .. }, .. })) {
+        if matches!(
+            self.owned.get(&partition),
+            Some(Owned {
+                phase: Phase::Doubtful(_) | Phase::Flowing { .. },
+                ..
+            })
+        ) {
             let mixed = self.flows(partition) || self.in_flight(partition);
             self.stop(partition, code, actions);
             if mixed {
@@ -375,7 +436,9 @@ impl Lane {
     }
 
     fn delivered(&mut self, id: BatchId, outcome: Delivered, actions: &mut Vec<Action>) {
-        let Some(batch) = self.current.as_mut().filter(|batch| batch.id == id) else { return };
+        let Some(batch) = self.current.as_mut().filter(|batch| batch.id == id) else {
+            return;
+        };
         match outcome {
             Delivered::Clean => batch.delivered = true,
             Delivered::Doubt => self.abandon(false, actions),
@@ -445,7 +508,11 @@ impl Lane {
     }
 
     fn deliver(&mut self, batch: Batch, actions: &mut Vec<Action>) {
-        actions.push(Action::Deliver { batch: batch.id, deadline_ms: batch.deadline_ms, token: batch.token });
+        actions.push(Action::Deliver {
+            batch: batch.id,
+            deadline_ms: batch.deadline_ms,
+            token: batch.token,
+        });
         self.current = Some(batch);
     }
 
@@ -512,10 +579,17 @@ impl Lane {
         let transaction = Transaction {
             commits: committed,
             promises: promised.as_ref().map(|batch| batch.id),
-            offsets: offsets.into_iter().map(|(partition, (offset, promise))| (partition, offset, promise)).collect(),
+            offsets: offsets
+                .into_iter()
+                .map(|(partition, (offset, promise))| (partition, offset, promise))
+                .collect(),
         };
-        self.transaction =
-            Some(OpenTransaction { epoch, since_ms: now.monotonic_ms, commits: committed.is_some(), promised });
+        self.transaction = Some(OpenTransaction {
+            epoch,
+            since_ms: now.monotonic_ms,
+            commits: committed.is_some(),
+            promised,
+        });
         actions.push(Action::Transact { epoch, transaction });
     }
 
@@ -525,7 +599,11 @@ impl Lane {
     fn abandon(&mut self, discard: bool, actions: &mut Vec<Action>) {
         let open = self.transaction.take();
         let discard = discard || open.is_some();
-        let in_memory = self.current.take().into_iter().chain(open.and_then(|open| open.promised));
+        let in_memory = self
+            .current
+            .take()
+            .into_iter()
+            .chain(open.and_then(|open| open.promised));
         for batch in in_memory.chain(std::mem::take(&mut self.prepared)) {
             actions.push(Action::Drop(batch.id));
         }
@@ -547,15 +625,23 @@ impl Lane {
     }
 
     fn in_flight(&self, partition: Partition) -> bool {
-        self.current.iter().chain(&self.prepared).any(|batch| batch.holds(partition))
-            || self.transaction.iter().filter_map(|open| open.promised.as_ref()).any(|batch| batch.holds(partition))
+        self.current
+            .iter()
+            .chain(&self.prepared)
+            .any(|batch| batch.holds(partition))
+            || self
+                .transaction
+                .iter()
+                .filter_map(|open| open.promised.as_ref())
+                .any(|batch| batch.holds(partition))
     }
 
     fn hand_back(&mut self, actions: &mut Vec<Action>) {
         let Some(revoking) = &self.revoking else { return };
-        let free = revoking.partitions.iter().all(|partition| {
-            !self.in_flight(*partition) && self.owned.get(partition).is_none_or(|owned| owned.quiet)
-        });
+        let free = revoking
+            .partitions
+            .iter()
+            .all(|partition| !self.in_flight(*partition) && self.owned.get(partition).is_none_or(|owned| owned.quiet));
         if free && let Some(revoking) = self.revoking.take() {
             for partition in &revoking.partitions {
                 self.owned.remove(partition);
@@ -616,5 +702,7 @@ fn stop_of(owned: &Owned) -> Option<StopCode> {
 }
 
 fn is_revoking(revoking: &Option<Revoking>, partition: Partition) -> bool {
-    revoking.as_ref().is_some_and(|revoking| revoking.partitions.contains(&partition))
+    revoking
+        .as_ref()
+        .is_some_and(|revoking| revoking.partitions.contains(&partition))
 }

@@ -12,8 +12,8 @@ mod promise;
 mod lane;
 
 pub use lane::{Lane, Settings, Standing};
-pub use promise::{Promise, PromiseFault, METADATA_CHARS_MAX, UNKNOWN_SCHEMAS_MAX};
+pub use promise::{METADATA_CHARS_MAX, Promise, PromiseFault, UNKNOWN_SCHEMAS_MAX};
 pub use words::{
-    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored, Transaction,
-    TxnEnd,
+    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored,
+    Transaction, TxnEnd,
 };

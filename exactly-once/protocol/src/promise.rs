@@ -56,7 +56,12 @@ pub enum PromiseFault {
 impl Promise {
     /// ASCII text for the offset's metadata: version first, checksum last, about 200 characters.
     pub fn encode(&self) -> String {
-        let unknown = self.unknown_schemas.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+        let unknown = self
+            .unknown_schemas
+            .iter()
+            .map(u32::to_string)
+            .collect::<Vec<_>>()
+            .join(",");
         let body = format!(
             "{VERSION};{};{};{};{:032x};{};{:016x};{:016x};{:016x};{};{};{};",
             self.start,
@@ -95,7 +100,10 @@ impl Promise {
             return Err(PromiseFault::Version(fields[0].chars().take(16).collect()));
         }
         if fields.len() != FIELDS {
-            return Err(PromiseFault::Foreign(format!("{} fields instead of {FIELDS}", fields.len())));
+            return Err(PromiseFault::Foreign(format!(
+                "{} fields instead of {FIELDS}",
+                fields.len()
+            )));
         }
         let body = &text[..text.len() - fields[FIELDS - 1].len()];
         if fields[FIELDS - 1] != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
@@ -106,7 +114,8 @@ impl Promise {
 
     fn from_fields(fields: &[&str]) -> Result<Promise, PromiseFault> {
         fn decimal<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, PromiseFault> {
-            text.parse().map_err(|_| PromiseFault::Foreign(format!("{name} is not a number")))
+            text.parse()
+                .map_err(|_| PromiseFault::Foreign(format!("{name} is not a number")))
         }
         fn hex(text: &str, name: &str) -> Result<u128, PromiseFault> {
             u128::from_str_radix(text, 16).map_err(|_| PromiseFault::Foreign(format!("{name} is not hexadecimal")))
@@ -126,11 +135,17 @@ impl Promise {
             deadline_ms: decimal(fields[10], "deadline")?,
             unknown_schemas: match fields[11] {
                 "" => Vec::new(),
-                list => list.split(',').map(|id| decimal(id, "schema id")).collect::<Result<_, _>>()?,
+                list => list
+                    .split(',')
+                    .map(|id| decimal(id, "schema id"))
+                    .collect::<Result<_, _>>()?,
             },
         };
         if promise.start < 0 || promise.end <= promise.start {
-            return Err(PromiseFault::Foreign(format!("[{}, {}) is not a range", promise.start, promise.end)));
+            return Err(PromiseFault::Foreign(format!(
+                "[{}, {}) is not a range",
+                promise.start, promise.end
+            )));
         }
         Ok(promise)
     }
@@ -145,20 +160,26 @@ mod tests {
         (
             (0i64..i64::MAX / 2, 1i64..1_000_000, any::<u32>(), any::<u128>()),
             (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
-            (any::<u16>(), any::<i64>(), proptest::collection::vec(any::<u32>(), 0..UNKNOWN_SCHEMAS_MAX)),
+            (
+                any::<u16>(),
+                any::<i64>(),
+                proptest::collection::vec(any::<u32>(), 0..UNKNOWN_SCHEMAS_MAX),
+            ),
         )
-            .prop_map(|((start, length, outputs, digest), (rules, rules_digest, pipeline, token), rest)| Promise {
-                start,
-                end: start + length,
-                outputs,
-                digest,
-                rules: (rules, rules_digest),
-                pipeline,
-                token,
-                attempt: rest.0,
-                deadline_ms: rest.1,
-                unknown_schemas: rest.2,
-            })
+            .prop_map(
+                |((start, length, outputs, digest), (rules, rules_digest, pipeline, token), rest)| Promise {
+                    start,
+                    end: start + length,
+                    outputs,
+                    digest,
+                    rules: (rules, rules_digest),
+                    pipeline,
+                    token,
+                    attempt: rest.0,
+                    deadline_ms: rest.1,
+                    unknown_schemas: rest.2,
+                },
+            )
     }
 
     proptest! {

@@ -48,7 +48,12 @@ fn partition(partition: i32) -> Partition {
 /// What a range delivers is a pure function of the log: the digest is one of the range alone.
 fn output(range: Range) -> RangeOutput {
     let digest = (range.partition.partition as u128) << 64 | (range.start as u128) << 32 | range.end as u128;
-    RangeOutput { range, outputs: (range.end - range.start) as u32, digest, unknown_schemas: Vec::new() }
+    RangeOutput {
+        range,
+        outputs: (range.end - range.start) as u32,
+        digest,
+        unknown_schemas: Vec::new(),
+    }
 }
 
 /// Faults of the design that a run may be told to have: a harness that cannot go red proves nothing.
@@ -198,7 +203,11 @@ impl World {
         };
         for action in first {
             if let Action::NewProducer { epoch } = action {
-                self.mail.push(Mail { lane, incarnation: self.incarnations, event: Event::ProducerReady { epoch } });
+                self.mail.push(Mail {
+                    lane,
+                    incarnation: self.incarnations,
+                    event: Event::ProducerReady { epoch },
+                });
             }
         }
         member
@@ -213,7 +222,11 @@ impl World {
     fn give(&mut self, partition: Partition, lane: usize) {
         self.owner.insert(partition, lane);
         let incarnation = self.members[lane].incarnation;
-        self.mail.push(Mail { lane, incarnation, event: Event::Assigned(vec![partition]) });
+        self.mail.push(Mail {
+            lane,
+            incarnation,
+            event: Event::Assigned(vec![partition]),
+        });
     }
 
     fn paused(&self, lane: usize) -> bool {
@@ -257,7 +270,9 @@ impl World {
         if self.paused(lane) {
             return;
         }
-        let Some(first) = self.mail.iter().position(|mail| mail.lane == lane) else { return };
+        let Some(first) = self.mail.iter().position(|mail| mail.lane == lane) else {
+            return;
+        };
         let mail = self.mail.remove(first);
         if self.members[lane].incarnation != mail.incarnation {
             return;
@@ -279,7 +294,10 @@ impl World {
     fn feed(&mut self, lane: usize, event: Event) {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            let now = Now { monotonic_ms: self.clock_ms as u64, sink_ms: self.clock_ms };
+            let now = Now {
+                monotonic_ms: self.clock_ms as u64,
+                sink_ms: self.clock_ms,
+            };
             let actions = self.members[lane].machine.step(now, event);
             for action in actions {
                 self.act(lane, action, &mut events);
@@ -293,7 +311,13 @@ impl World {
         match action {
             Action::ReadOffsets { epoch, partitions } => self.members[lane].reads.push((epoch, partitions)),
             Action::Collect { partition, from } => {
-                self.members[lane].flows.insert(partition, Flow { next: from, collecting: true });
+                self.members[lane].flows.insert(
+                    partition,
+                    Flow {
+                        next: from,
+                        collecting: true,
+                    },
+                );
             }
             Action::Settle { partition, promise } => {
                 self.members[lane].settling.insert(partition, promise);
@@ -310,13 +334,21 @@ impl World {
                 let begun_as = (self.members[lane].membership, self.members[lane].generation);
                 self.members[lane].txn = Some((epoch, transaction, 0, begun_as));
             }
-            Action::Deliver { batch, deadline_ms, token } => self.send(lane, batch, deadline_ms, token),
+            Action::Deliver {
+                batch,
+                deadline_ms,
+                token,
+            } => self.send(lane, batch, deadline_ms, token),
             Action::Done(batch) | Action::Drop(batch) => {
                 self.members[lane].batches.remove(&batch);
             }
             Action::NewProducer { epoch } => {
                 self.members[lane].txn = None;
-                self.mail.push(Mail { lane, incarnation, event: Event::ProducerReady { epoch } });
+                self.mail.push(Mail {
+                    lane,
+                    incarnation,
+                    event: Event::ProducerReady { epoch },
+                });
             }
             Action::StopCollecting(partitions) => {
                 for partition in &partitions {
@@ -335,13 +367,18 @@ impl World {
                     {
                         self.moving = None;
                         self.generation += 1;
-                        self.members.iter_mut().for_each(|member| member.generation = self.generation);
+                        self.members
+                            .iter_mut()
+                            .for_each(|member| member.generation = self.generation);
                         self.give(partition, to);
                     }
                 }
             }
             Action::Stop(partition, code) => {
-                panic!("{}\nlane {lane} stopped {partition:?}: {code:?}", self.history.join("\n"))
+                panic!(
+                    "{}\nlane {lane} stopped {partition:?}: {code:?}",
+                    self.history.join("\n")
+                )
             }
             Action::Leave => {}
         }
@@ -355,13 +392,21 @@ impl World {
             return;
         }
         let mut ranges = Vec::new();
-        let flowing: Vec<Partition> =
-            self.members[lane].flows.iter().filter(|(_, flow)| flow.collecting).map(|(p, _)| *p).collect();
+        let flowing: Vec<Partition> = self.members[lane]
+            .flows
+            .iter()
+            .filter(|(_, flow)| flow.collecting)
+            .map(|(p, _)| *p)
+            .collect();
         for partition in flowing {
             let next = self.members[lane].flows[&partition].next;
             let end = (next + 1 + self.dice.roll(4) as i64).min(LOG_END);
             if end > next && !self.dice.one_in(3) {
-                ranges.push(Range { partition, start: next, end });
+                ranges.push(Range {
+                    partition,
+                    start: next,
+                    end,
+                });
             }
         }
         if ranges.is_empty() {
@@ -370,10 +415,27 @@ impl World {
         for range in &ranges {
             self.members[lane].flows.get_mut(&range.partition).unwrap().next = range.end;
         }
-        let rows = ranges.iter().flat_map(|range| (range.start..range.end).map(|o| (range.partition, o))).collect();
-        let batch = self.hold(lane, Batch { rows, ranges: ranges.clone() });
+        let rows = ranges
+            .iter()
+            .flat_map(|range| (range.start..range.end).map(|o| (range.partition, o)))
+            .collect();
+        let batch = self.hold(
+            lane,
+            Batch {
+                rows,
+                ranges: ranges.clone(),
+            },
+        );
         let outputs = ranges.into_iter().map(output).collect();
-        self.feed(lane, Event::Prepared { batch, kind: Kind::New, ranges: outputs, rules: (1, 1) });
+        self.feed(
+            lane,
+            Event::Prepared {
+                batch,
+                kind: Kind::New,
+                ranges: outputs,
+                rules: (1, 1),
+            },
+        );
     }
 
     fn hold(&mut self, lane: usize, batch: Batch) -> u64 {
@@ -389,21 +451,44 @@ impl World {
         // Billing: each range with its cursor in one transaction; a repetition is answered "already applied".
         for range in &held.ranges {
             let cursor = self.cursor.entry(range.partition).or_insert(range.start);
-            assert!(*cursor >= range.end || *cursor == range.start, "billing: gap or overlap at {range:?}, cursor {cursor}");
+            assert!(
+                *cursor >= range.end || *cursor == range.start,
+                "billing: gap or overlap at {range:?}, cursor {cursor}"
+            );
             *cursor = (*cursor).max(range.end);
         }
         let rows = held.rows.clone();
         let Some(deadline_ms) = deadline_ms else {
-            self.mail.push(Mail { lane, incarnation, event: Event::Delivered { batch, outcome: Delivered::Clean } });
+            self.mail.push(Mail {
+                lane,
+                incarnation,
+                event: Event::Delivered {
+                    batch,
+                    outcome: Delivered::Clean,
+                },
+            });
             return;
         };
         let lost = self.faults && self.dice.one_in(5);
         if lost {
             // The driver gives up at the deadline and reports doubt.
-            self.mail.push(Mail { lane, incarnation, event: Event::Delivered { batch, outcome: Delivered::Doubt } });
+            self.mail.push(Mail {
+                lane,
+                incarnation,
+                event: Event::Delivered {
+                    batch,
+                    outcome: Delivered::Doubt,
+                },
+            });
         }
         let answer = (!lost).then_some((lane, incarnation, batch));
-        self.inserts.push(Insert { token, deadline_ms, rows, started: false, answer });
+        self.inserts.push(Insert {
+            token,
+            deadline_ms,
+            rows,
+            started: false,
+            answer,
+        });
     }
 
     fn settle_one(&mut self) {
@@ -411,22 +496,52 @@ impl World {
         if self.paused(lane) {
             return;
         }
-        let Some((partition, promise)) =
-            self.members[lane].settling.iter().next().map(|(p, promise)| (*p, promise.clone()))
+        let Some((partition, promise)) = self.members[lane]
+            .settling
+            .iter()
+            .next()
+            .map(|(p, promise)| (*p, promise.clone()))
         else {
             return;
         };
-        let running = self.inserts.iter().any(|insert| insert.token == promise.token && insert.started);
+        let running = self
+            .inserts
+            .iter()
+            .any(|insert| insert.token == promise.token && insert.started);
         if self.mutation != Mutation::NoDeadline && (self.clock_ms <= promise.deadline_ms + GRACE_MS || running) {
             return;
         }
         self.members[lane].settling.remove(&partition);
-        let range = Range { partition, start: promise.start, end: promise.end };
-        let there = |offset: &i64| self.mutation != Mutation::NoReadBack && self.rows.contains_key(&(partition, *offset));
-        let rows: Vec<_> = (range.start..range.end).filter(|o| !there(o)).map(|o| (partition, o)).collect();
-        let kind = Kind::Recovery { missing: !rows.is_empty() };
-        let batch = self.hold(lane, Batch { rows, ranges: vec![range] });
-        self.feed(lane, Event::Prepared { batch, kind, ranges: vec![output(range)], rules: (1, 1) });
+        let range = Range {
+            partition,
+            start: promise.start,
+            end: promise.end,
+        };
+        let there =
+            |offset: &i64| self.mutation != Mutation::NoReadBack && self.rows.contains_key(&(partition, *offset));
+        let rows: Vec<_> = (range.start..range.end)
+            .filter(|o| !there(o))
+            .map(|o| (partition, o))
+            .collect();
+        let kind = Kind::Recovery {
+            missing: !rows.is_empty(),
+        };
+        let batch = self.hold(
+            lane,
+            Batch {
+                rows,
+                ranges: vec![range],
+            },
+        );
+        self.feed(
+            lane,
+            Event::Prepared {
+                batch,
+                kind,
+                ranges: vec![output(range)],
+                rules: (1, 1),
+            },
+        );
     }
 
     // --- the outside -------------------------------------------------------------------------------------------------
@@ -455,7 +570,11 @@ impl World {
 
     fn answer(&mut self, whom: Option<(usize, u64, u64)>, outcome: Delivered) {
         if let Some((lane, incarnation, batch)) = whom {
-            self.mail.push(Mail { lane, incarnation, event: Event::Delivered { batch, outcome } });
+            self.mail.push(Mail {
+                lane,
+                incarnation,
+                event: Event::Delivered { batch, outcome },
+            });
         }
     }
 
@@ -465,9 +584,15 @@ impl World {
         if self.faults && self.clock_ms < self.txn_paused_until[lane] {
             return;
         }
-        let Some((epoch, transaction, stage, begun_as)) = self.members[lane].txn.take() else { return };
+        let Some((epoch, transaction, stage, begun_as)) = self.members[lane].txn.take() else {
+            return;
+        };
         let incarnation = self.members[lane].incarnation;
-        let end = |end| Mail { lane, incarnation, event: Event::TxnEnded { epoch, end } };
+        let end = |end| Mail {
+            lane,
+            incarnation,
+            event: Event::TxnEnded { epoch, end },
+        };
         if stage == 0 {
             let member = begun_as == (self.memberships[lane], self.generation);
             if !member && self.mutation != Mutation::NoFence {
@@ -482,11 +607,21 @@ impl World {
                 .commits
                 .map(|batch| {
                     let ranges = &self.members[lane].batches[&batch].ranges;
-                    ranges.iter().flat_map(|r| (r.start..r.end).map(|o| (r.partition, o))).collect()
+                    ranges
+                        .iter()
+                        .flat_map(|r| (r.start..r.end).map(|o| (r.partition, o)))
+                        .collect()
                 })
                 .unwrap_or_default();
             let offsets = transaction.offsets.clone();
-            self.open.insert(lane, OpenTxn { epoch: self.members[lane].producer_epoch, offsets, alerts });
+            self.open.insert(
+                lane,
+                OpenTxn {
+                    epoch: self.members[lane].producer_epoch,
+                    offsets,
+                    alerts,
+                },
+            );
             self.members[lane].txn = Some((epoch, transaction, 1, begun_as));
             return;
         }
@@ -509,7 +644,8 @@ impl World {
             *self.alerts.entry(alert).or_insert(0) += 1;
         }
         // Or the answer is lost: it took place all the same.
-        self.mail.push(end(if fate == 1 { TxnEnd::Doubt } else { TxnEnd::Committed }));
+        self.mail
+            .push(end(if fate == 1 { TxnEnd::Doubt } else { TxnEnd::Committed }));
     }
 
     fn advance_read(&mut self) {
@@ -519,7 +655,9 @@ impl World {
         }
         let (epoch, partitions) = self.members[lane].reads.remove(0);
         let busy = |partition: &Partition| {
-            self.open.values().any(|open| open.offsets.iter().any(|(written, _, _)| written == partition))
+            self.open
+                .values()
+                .any(|open| open.offsets.iter().any(|(written, _, _)| written == partition))
         };
         if self.mutation != Mutation::UnstableReads && partitions.iter().any(busy) {
             self.members[lane].reads.push((epoch, partitions));
@@ -529,11 +667,21 @@ impl World {
             .into_iter()
             .map(|partition| {
                 let (offset, promise) = self.committed[&partition].clone();
-                (partition, Stored { offset, promise: Ok(promise) })
+                (
+                    partition,
+                    Stored {
+                        offset,
+                        promise: Ok(promise),
+                    },
+                )
             })
             .collect();
         let incarnation = self.members[lane].incarnation;
-        self.mail.push(Mail { lane, incarnation, event: Event::OffsetsRead { epoch, offsets } });
+        self.mail.push(Mail {
+            lane,
+            incarnation,
+            event: Event::OffsetsRead { epoch, offsets },
+        });
     }
 
     fn trouble(&mut self) {
@@ -561,11 +709,18 @@ impl World {
         self.enter(lane);
         // The group notices later; until then nobody owns its partitions. Here it gives them back to the successor.
         self.generation += 1;
-        self.members.iter_mut().for_each(|member| member.generation = self.generation);
+        self.members
+            .iter_mut()
+            .for_each(|member| member.generation = self.generation);
         if self.moving.is_some_and(|(_, from, _)| from == lane) {
             self.moving = None;
         }
-        let owned: Vec<_> = self.owner.iter().filter(|(_, owner)| **owner == lane).map(|(p, _)| *p).collect();
+        let owned: Vec<_> = self
+            .owner
+            .iter()
+            .filter(|(_, owner)| **owner == lane)
+            .map(|(p, _)| *p)
+            .collect();
         for partition in owned {
             let to = self.dice.roll(LANES as u64) as usize;
             self.give(partition, to);
@@ -578,7 +733,12 @@ impl World {
         self.note(format!("lane {lane} is kicked"));
         self.txn_paused_until[lane] = self.clock_ms + self.dice.roll(300) as i64;
         self.paused_until[lane] = self.txn_paused_until[lane] + self.dice.roll(200) as i64;
-        let owned: Vec<_> = self.owner.iter().filter(|(_, owner)| **owner == lane).map(|(p, _)| *p).collect();
+        let owned: Vec<_> = self
+            .owner
+            .iter()
+            .filter(|(_, owner)| **owner == lane)
+            .map(|(p, _)| *p)
+            .collect();
         if owned.is_empty() {
             return;
         }
@@ -595,8 +755,13 @@ impl World {
         }
         // What was on its way to it about these partitions is void: it hears of the loss first.
         let incarnation = self.members[lane].incarnation;
-        self.mail.retain(|mail| !(mail.lane == lane && matches!(&mail.event, Event::Assigned(_) | Event::RevokeAsked(_))));
-        self.mail.push(Mail { lane, incarnation, event: Event::Lost(owned.clone()) });
+        self.mail
+            .retain(|mail| !(mail.lane == lane && matches!(&mail.event, Event::Assigned(_) | Event::RevokeAsked(_))));
+        self.mail.push(Mail {
+            lane,
+            incarnation,
+            event: Event::Lost(owned.clone()),
+        });
         for partition in owned {
             self.members[lane].flows.remove(&partition);
             self.give(partition, (lane + 1) % LANES);
@@ -610,12 +775,20 @@ impl World {
         let partition = partition(self.dice.roll(PARTITIONS as u64) as i32);
         let from = self.owner[&partition];
         let incarnation = self.members[from].incarnation;
-        if self.mail.iter().any(|mail| matches!(&mail.event, Event::Assigned(all) if all.contains(&partition))) {
+        if self
+            .mail
+            .iter()
+            .any(|mail| matches!(&mail.event, Event::Assigned(all) if all.contains(&partition)))
+        {
             return;
         }
         self.note(format!("{partition:?} is asked back of lane {from}"));
         self.moving = Some((partition, from, (from + 1) % LANES));
-        self.mail.push(Mail { lane: from, incarnation, event: Event::RevokeAsked(vec![partition]) });
+        self.mail.push(Mail {
+            lane: from,
+            incarnation,
+            event: Event::RevokeAsked(vec![partition]),
+        });
     }
 
     // --- the oracle --------------------------------------------------------------------------------------------------
@@ -639,7 +812,9 @@ impl World {
     }
 
     fn finished(&self) -> bool {
-        self.committed.values().all(|(offset, promise)| *offset == LOG_END && promise.is_none())
+        self.committed
+            .values()
+            .all(|(offset, promise)| *offset == LOG_END && promise.is_none())
     }
 }
 
@@ -656,7 +831,11 @@ fn run(seed: u64, mutation: Mutation) -> Option<String> {
             return None;
         }
     }
-    Some(format!("{}\nseed {seed}: not finished: {:?}", tail(&world.history), world.committed))
+    Some(format!(
+        "{}\nseed {seed}: not finished: {:?}",
+        tail(&world.history),
+        world.committed
+    ))
 }
 
 fn tail(history: &[String]) -> String {
@@ -664,7 +843,10 @@ fn tail(history: &[String]) -> String {
 }
 
 fn seeds() -> u64 {
-    std::env::var("SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
+    std::env::var("SEEDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2_000)
 }
 
 #[test]
@@ -690,7 +872,8 @@ fn the_same_seed_gives_the_same_run() {
 /// A seed among the first 400 that shows the fault; a panic inside the world counts as one.
 fn goes_red(mutation: Mutation) -> bool {
     std::panic::set_hook(Box::new(|_| {}));
-    let red = (1..=400).any(|seed| std::panic::catch_unwind(|| run(seed, mutation)).map_or(true, |wrong| wrong.is_some()));
+    let red =
+        (1..=400).any(|seed| std::panic::catch_unwind(|| run(seed, mutation)).map_or(true, |wrong| wrong.is_some()));
     drop(std::panic::take_hook());
     red
 }

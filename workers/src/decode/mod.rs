@@ -22,6 +22,7 @@ mod json;
 mod column;
 mod columns;
 mod slot;
+mod scalar;
 mod defaults;
 mod compile;
 mod plan;

@@ -38,7 +38,15 @@ impl LaneLoop {
         match action {
             Action::ReadOffsets { epoch, partitions } => self.read_offsets(group, epoch, partitions),
             Action::Collect { partition, from } => {
-                self.flows.insert(partition, Flow { mode: Mode::New, start: from, next: from, wait: None });
+                self.flows.insert(
+                    partition,
+                    Flow {
+                        mode: Mode::New,
+                        start: from,
+                        next: from,
+                        wait: None,
+                    },
+                );
                 self.position(group, partition, from)?;
             }
             Action::Settle { partition, promise } => {
@@ -48,7 +56,11 @@ impl LaneLoop {
             }
             Action::Forget(partitions) => self.forget(group, &partitions)?,
             Action::Transact { epoch, transaction } => self.transact(group, epoch, transaction),
-            Action::Deliver { batch, deadline_ms, token } => self.deliver(batch, deadline_ms, token),
+            Action::Deliver {
+                batch,
+                deadline_ms,
+                token,
+            } => self.deliver(batch, deadline_ms, token),
             Action::Done(batch) => self.done(batch),
             Action::Drop(batch) => {
                 if let Some(task) = self.batches.remove(&batch).and_then(|held| held.task) {
@@ -112,7 +124,11 @@ impl LaneLoop {
 
     /// Answers the group once every partition that it gave has its offset.
     fn take_assignment(&mut self, group: &Group) -> Result<(), LaneError> {
-        if !self.unassigned.as_ref().is_some_and(|waiting| waiting.values().all(Option::is_some)) {
+        if !self
+            .unassigned
+            .as_ref()
+            .is_some_and(|waiting| waiting.values().all(Option::is_some))
+        {
             return Ok(());
         }
         let taken: Vec<_> = self.unassigned.take().unwrap_or_default().into_iter().collect();
@@ -164,7 +180,11 @@ impl LaneLoop {
     }
 
     fn hand_back(&mut self, group: &Group, partitions: &[Partition]) -> Result<(), LaneError> {
-        tracing::info!(lane = self.settings.slot, partitions = partitions.len(), "partitions handed back");
+        tracing::info!(
+            lane = self.settings.slot,
+            partitions = partitions.len(),
+            "partitions handed back"
+        );
         for partition in partitions {
             self.flows.remove(partition);
             self.settling.remove(partition);
@@ -185,8 +205,15 @@ impl LaneLoop {
             code.code()
         );
         let part = format!("{topic}/{}", partition.partition);
-        self.shared.health.part(&part).ready(false, &format!("{}: {}", code.code(), code.explain()));
-        self.shared.metrics.stopped.get_or_create(&vec![("code", code.code().to_string())]).inc();
+        self.shared
+            .health
+            .part(&part)
+            .ready(false, &format!("{}: {}", code.code(), code.explain()));
+        self.shared
+            .metrics
+            .stopped
+            .get_or_create(&vec![("code", code.code().to_string())])
+            .inc();
         if let Some(offset) = self.unassigned.as_mut().and_then(|waiting| waiting.get_mut(&partition)) {
             *offset = Some(0);
         }
@@ -194,23 +221,37 @@ impl LaneLoop {
     }
 
     fn transact(&mut self, group: &Group, epoch: u64, transaction: Transaction) {
-        let messages = transaction.commits.map(|batch| self.messages(batch)).unwrap_or_default();
+        let messages = transaction
+            .commits
+            .map(|batch| self.messages(batch))
+            .unwrap_or_default();
         let sent = match (group.metadata(), &self.transactor) {
             (Some(metadata), Some(transactor)) => {
                 tracing::debug!(epoch, commits = ?transaction.commits, promises = ?transaction.promises, "transaction");
-                transactor.run(Work { epoch, group: metadata, offsets: transaction.offsets, messages })
+                transactor.run(Work {
+                    epoch,
+                    group: metadata,
+                    offsets: transaction.offsets,
+                    messages,
+                })
             }
             // Not a member now: nothing was begun, so nothing is in doubt.
             _ => false,
         };
         if !sent {
-            let end = if self.transactor.is_some() { TxnEnd::Aborted } else { TxnEnd::Doubt };
+            let end = if self.transactor.is_some() {
+                TxnEnd::Aborted
+            } else {
+                TxnEnd::Doubt
+            };
             self.events.push_back(Event::TxnEnded { epoch, end });
         }
     }
 
     fn messages(&self, batch: BatchId) -> Vec<Message> {
-        let Some(held) = self.batches.get(&batch) else { return Vec::new() };
+        let Some(held) = self.batches.get(&batch) else {
+            return Vec::new();
+        };
         let pipeline = &self.model.pipeline;
         let mut messages = Vec::new();
         for shipment in &held.shipments {
@@ -232,7 +273,9 @@ impl LaneLoop {
     }
 
     fn deliver(&mut self, batch: BatchId, deadline_ms: Option<i64>, token: u64) {
-        let Some(held) = self.batches.get_mut(&batch) else { return };
+        let Some(held) = self.batches.get_mut(&batch) else {
+            return;
+        };
         let shipments = held
             .shipments
             .iter()
@@ -241,7 +284,11 @@ impl LaneLoop {
                 rows: shipment.rows.clone(),
             })
             .collect();
-        let delivery = Delivery { token, deadline_ms, shipments };
+        let delivery = Delivery {
+            token,
+            deadline_ms,
+            shipments,
+        };
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {
             let began = std::time::Instant::now();
@@ -253,17 +300,23 @@ impl LaneLoop {
     }
 
     fn done(&mut self, batch: BatchId) {
-        let Some(held) = self.batches.remove(&batch) else { return };
+        let Some(held) = self.batches.remove(&batch) else {
+            return;
+        };
         let metrics = &self.shared.metrics;
         let mut dead: BTreeMap<(&str, &str), u64> = BTreeMap::new();
         for shipment in &held.shipments {
             let outputs = &shipment.outputs;
             metrics.committed.inc_by(outputs.records);
             metrics.alerts.inc_by(outputs.alerts.len() as u64);
-            metrics.charges.inc_by(outputs.charges.values().map(Vec::len).sum::<usize>() as u64);
+            metrics
+                .charges
+                .inc_by(outputs.charges.values().map(Vec::len).sum::<usize>() as u64);
             metrics.dropped.inc_by(outputs.dropped);
             for letter in &outputs.dead {
-                *dead.entry((letter.refusal.stage.name(), &letter.refusal.code)).or_default() += 1;
+                *dead
+                    .entry((letter.refusal.stage.name(), &letter.refusal.code))
+                    .or_default() += 1;
             }
         }
         for ((stage, code), count) in dead {

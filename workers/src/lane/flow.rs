@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use exactly_once_kafka::{BorrowedMessage, MessageFields as _};
 use exactly_once_kafka::{Group, headers};
 use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
-use exactly_once_kafka::{BorrowedMessage, MessageFields as _};
 
 use super::{Inbox, LaneError, LaneLoop};
 use crate::collect::{Position, Record, Refusal, Stage};
@@ -67,7 +67,12 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    pub(super) const IDLE: Flow = Flow { mode: Mode::Idle, start: 0, next: 0, wait: None };
+    pub(super) const IDLE: Flow = Flow {
+        mode: Mode::Idle,
+        start: 0,
+        next: 0,
+        wait: None,
+    };
 }
 
 /// What became of a record's schema.
@@ -83,9 +88,16 @@ enum Found {
 
 impl LaneLoop {
     pub(super) fn record(&mut self, group: &Group, message: &BorrowedMessage<'_>) -> Result<(), LaneError> {
-        let Some(topic) = self.topics.index(message.topic()) else { return Ok(()) };
-        let partition = Partition { topic, partition: message.partition() };
-        let Some(flow) = self.flows.get(&partition).copied() else { return Ok(()) };
+        let Some(topic) = self.topics.index(message.topic()) else {
+            return Ok(());
+        };
+        let partition = Partition {
+            topic,
+            partition: message.partition(),
+        };
+        let Some(flow) = self.flows.get(&partition).copied() else {
+            return Ok(());
+        };
         let offset = message.offset();
         if flow.mode == Mode::Idle || flow.wait.is_some() || offset < flow.next {
             return Ok(());
@@ -120,8 +132,15 @@ impl LaneLoop {
         let source = usize::from(partition.topic);
         let pipeline = std::sync::Arc::clone(&self.model.pipeline);
         let described = &pipeline.sources[source];
-        let headers = if message_has_headers(message) { headers::all(message) } else { Vec::new() };
-        let header = headers.iter().rev().find(|(name, _)| *name == described.schema_id_header);
+        let headers = if message_has_headers(message) {
+            headers::all(message)
+        } else {
+            Vec::new()
+        };
+        let header = headers
+            .iter()
+            .rev()
+            .find(|(name, _)| *name == described.schema_id_header);
         let header = header.and_then(|(_, value)| value.as_deref());
         let mut position = Position {
             partition,
@@ -163,7 +182,12 @@ impl LaneLoop {
                 }
             }
         };
-        let record = Record { position, key: message.key(), value: message.payload(), headers };
+        let record = Record {
+            position,
+            key: message.key(),
+            value: message.payload(),
+            headers,
+        };
         let model = self.model_of(partition, flow.mode);
         let collector = match flow.mode {
             Mode::Settle { .. } => match self.settling.get_mut(&partition) {
@@ -178,20 +202,30 @@ impl LaneLoop {
                 Ok(()) => collector.row(&model, source, record),
                 Err(fault) => {
                     let id = Some(position.schema_id);
-                    collector.dead(record, refusal(Stage::Decode, fault.code, fault.reason, &fault.field, id));
+                    collector.dead(
+                        record,
+                        refusal(Stage::Decode, fault.code, fault.reason, &fault.field, id),
+                    );
                 }
             },
             Err(refused) => collector.dead(record, refused),
         }
         if flow.mode == Mode::New {
-            self.shared.metrics.records.get_or_create(&vec![("topic", described.topic.clone())]).inc();
+            self.shared
+                .metrics
+                .records
+                .get_or_create(&vec![("topic", described.topic.clone())])
+                .inc();
         }
         Ok(())
     }
 
     fn note_unknown(&mut self, partition: Partition, mode: Mode, id: u32) {
         let collector = match mode {
-            Mode::Settle { .. } => self.settling.get_mut(&partition).map(|settling| &mut settling.collector),
+            Mode::Settle { .. } => self
+                .settling
+                .get_mut(&partition)
+                .map(|settling| &mut settling.collector),
             _ => Some(&mut self.collector),
         };
         if let Some(collector) = collector {
@@ -230,7 +264,8 @@ impl LaneLoop {
         match Plan::compile(&schema.avro, &model.shapes[source]) {
             Ok(plan) => {
                 let plan = std::sync::Arc::new(plan);
-                self.plans.insert((model.version, source, id), std::sync::Arc::clone(&plan));
+                self.plans
+                    .insert((model.version, source, id), std::sync::Arc::clone(&plan));
                 Found::Plan(plan)
             }
             Err(error) => Found::Unfit(format!("schema id {id}: {error}")),
@@ -264,7 +299,12 @@ impl LaneLoop {
                 self.schemas.insert(id, schema);
             }
             Err(reason) if attempts >= self.model.pipeline.dead_letters.attempts => {
-                tracing::warn!(id, attempts, reason, "no schema of this id can be had: its events become dead letters");
+                tracing::warn!(
+                    id,
+                    attempts,
+                    reason,
+                    "no schema of this id can be had: its events become dead letters"
+                );
                 self.asking.remove(&id);
                 if self.unknown.len() >= UNKNOWN_IDS_MAX {
                     self.unknown.clear();
@@ -285,7 +325,11 @@ impl LaneLoop {
     fn hold_back(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
         if let Some(flow) = self.flows.get_mut(&partition) {
             flow.wait = Some(wait);
-            self.shared.metrics.paused.get_or_create(&vec![("reason", wait.name().to_string())]).inc();
+            self.shared
+                .metrics
+                .paused
+                .get_or_create(&vec![("reason", wait.name().to_string())])
+                .inc();
             group.pause(&[partition])?;
         }
         Ok(())
@@ -332,7 +376,12 @@ impl LaneLoop {
             return self.hold_new(group, Wait::Pressure, |_| true);
         }
         let share = (2 * rows_max / self.flows.len().max(1)).max(self.model.pipeline.batch.rows);
-        let over: Vec<Partition> = self.flows.keys().copied().filter(|one| self.held(*one) >= share).collect();
+        let over: Vec<Partition> = self
+            .flows
+            .keys()
+            .copied()
+            .filter(|one| self.held(*one) >= share)
+            .collect();
         if !over.is_empty() {
             self.hold_new(group, Wait::Pressure, |partition| over.contains(&partition))?;
         }
@@ -344,7 +393,11 @@ impl LaneLoop {
     }
 
     fn held(&self, partition: Partition) -> usize {
-        let in_batches: usize = self.batches.values().filter_map(|held| held.by_partition.get(&partition)).sum();
+        let in_batches: usize = self
+            .batches
+            .values()
+            .filter_map(|held| held.by_partition.get(&partition))
+            .sum();
         self.collector.held(partition) + in_batches
     }
 
@@ -380,7 +433,9 @@ impl LaneLoop {
             return named;
         }
         let below = |partition: &Partition| {
-            group.low_watermark(*partition).is_some_and(|low| self.flows.get(partition).is_some_and(|f| f.next < low))
+            group
+                .low_watermark(*partition)
+                .is_some_and(|low| self.flows.get(partition).is_some_and(|f| f.next < low))
         };
         all.into_iter().filter(below).collect()
     }

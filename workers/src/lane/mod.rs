@@ -13,11 +13,12 @@ mod settling;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use exactly_once_kafka::{Answer, Connection, Group, Moved, Polled, Start, Topics, Transactor, Unanswered};
 use exactly_once_kafka::transactions::Recipe;
+use exactly_once_kafka::{Answer, Connection, Group, Moved, Polled, Start, Topics, Transactor, Unanswered};
 use exactly_once_protocol::{BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode};
 use rules::Revision;
 use thiserror::Error;
@@ -36,6 +37,8 @@ use settling::Settling;
 const RECORDS_A_TURN: usize = 2_000;
 const IDLE: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_millis(20);
+/// How long a lane that has finished waits for the others; what they have in flight then takes a little longer to settle.
+const LEAVE_TOGETHER: Duration = Duration::from_secs(5);
 /// How often gauges are written.
 const REPORT: Duration = Duration::from_millis(500);
 const INBOX_MAX: usize = 4_096;
@@ -63,6 +66,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Readiness.
     pub health: serve::Health,
+    /// Lanes of this worker that have not finished their drain.
+    pub unfinished: Arc<AtomicUsize>,
 }
 
 /// How one lane is made.
@@ -204,7 +209,12 @@ impl LaneLoop {
             topics: topics.clone(),
             answers: answer,
         };
-        let seed = format!("{}-{}-{}", recipe.transactional_id, std::process::id(), crate::sinks::unix_ms());
+        let seed = format!(
+            "{}-{}-{}",
+            recipe.transactional_id,
+            std::process::id(),
+            crate::sinks::unix_ms()
+        );
         let (machine, first) = Lane::new(Settings {
             deadline_span_ms: i64::try_from(pipeline.batch.deadline.as_millis()).unwrap_or(i64::MAX),
             hand_back_wait_ms: pipeline.limits.poll_interval_max.as_millis() as u64 / 4,
@@ -256,6 +266,9 @@ impl LaneLoop {
     pub fn run(mut self) -> Result<(), LaneError> {
         let group = Group::join(&self.settings.connection, &self.topics)?;
         let ended = self.turn_until_left(&group);
+        if ended.is_ok() {
+            self.stay_for_the_others(&group);
+        }
         let unanswered = match (&self.unassigned, self.asked_back.is_empty()) {
             (Some(partitions), _) => Unanswered::Assignment(partitions.keys().copied().collect()),
             (None, false) => Unanswered::Revocation(std::mem::take(&mut self.asked_back)),
@@ -294,6 +307,25 @@ impl LaneLoop {
         Ok(())
     }
 
+    /// A member that leaves begins a new generation of the group, in which the last commits of this worker's other lanes
+    /// would be refused. So all of them finish before the first one leaves.
+    fn stay_for_the_others(&mut self, group: &Group) {
+        self.shared.unfinished.fetch_sub(1, Ordering::AcqRel);
+        let until = Instant::now() + LEAVE_TOGETHER;
+        while self.shared.unfinished.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            // Polling serves the group; a record that still comes stays in the log.
+            let served = group
+                .poll(IDLE)
+                .map(|_| ())
+                .map_err(LaneError::from)
+                .and_then(|()| self.take_moves(group));
+            if let Err(error) = served {
+                tracing::debug!(lane = self.settings.slot, %error, "while the other lanes finish");
+                return;
+            }
+        }
+    }
+
     fn take_records(&mut self, group: &Group) -> Result<(), LaneError> {
         for nth in 0..RECORDS_A_TURN {
             match group.poll(if nth == 0 { IDLE } else { Duration::ZERO })? {
@@ -323,9 +355,16 @@ impl LaneLoop {
                     self.events.push_back(Event::RevokeAsked(partitions));
                 }
                 Moved::Lost(partitions) => {
-                    tracing::warn!(lane = self.settings.slot, count = partitions.len(), "partitions lost to another member");
-                    let held: Vec<_> =
-                        partitions.iter().copied().filter(|partition| self.flows.contains_key(partition)).collect();
+                    tracing::warn!(
+                        lane = self.settings.slot,
+                        count = partitions.len(),
+                        "partitions lost to another member"
+                    );
+                    let held: Vec<_> = partitions
+                        .iter()
+                        .copied()
+                        .filter(|partition| self.flows.contains_key(partition))
+                        .collect();
                     if let Some(waiting) = &mut self.unassigned {
                         waiting.retain(|partition, _| !partitions.contains(partition));
                     }
@@ -349,7 +388,11 @@ impl LaneLoop {
                 Answer::Ended(epoch, end) => {
                     tracing::debug!(lane = self.settings.slot, epoch, ?end, "transaction ended");
                     let outcome = format!("{end:?}").to_lowercase();
-                    self.shared.metrics.transactions.get_or_create(&vec![("outcome", outcome)]).inc();
+                    self.shared
+                        .metrics
+                        .transactions
+                        .get_or_create(&vec![("outcome", outcome)])
+                        .inc();
                     Event::TxnEnded { epoch, end }
                 }
             };
@@ -366,8 +409,16 @@ impl LaneLoop {
                     }
                     self.events.push_back(Event::Delivered { batch, outcome });
                 }
-                Inbox::ReadBack { partition, ticket, present } => self.read_back(partition, ticket, present),
-                Inbox::Documents { partition, ticket, documents } => self.pinned(partition, ticket, documents),
+                Inbox::ReadBack {
+                    partition,
+                    ticket,
+                    present,
+                } => self.read_back(partition, ticket, present),
+                Inbox::Documents {
+                    partition,
+                    ticket,
+                    documents,
+                } => self.pinned(partition, ticket, documents),
                 Inbox::Schema { id, schema } => self.schema_arrived(group, id, schema)?,
                 Inbox::Model(model, revision) => self.next_model = Some((model, revision)),
                 Inbox::Drain => self.events.push_back(Event::Drain),
@@ -378,7 +429,10 @@ impl LaneLoop {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic_ms: self.began.elapsed().as_millis() as u64, sink_ms: self.shared.sinks.clock.now_ms() }
+        Now {
+            monotonic_ms: self.began.elapsed().as_millis() as u64,
+            sink_ms: self.shared.sinks.clock.now_ms(),
+        }
     }
 
     // --- closing a batch ---------------------------------------------------------------------------------------------
@@ -429,10 +483,18 @@ impl LaneLoop {
         let rules = outputs.rules;
         let by_partition = ranges
             .iter()
-            .map(|output| (output.range.partition, usize::try_from(output.range.end - output.range.start).unwrap_or(0)))
+            .map(|output| {
+                (
+                    output.range.partition,
+                    usize::try_from(output.range.end - output.range.start).unwrap_or(0),
+                )
+            })
             .collect();
         let held = Held {
-            shipments: vec![Shipment { outputs: Arc::new(outputs), rows: None }],
+            shipments: vec![Shipment {
+                outputs: Arc::new(outputs),
+                rows: None,
+            }],
             kind: Kind::New,
             task: None,
             records,
@@ -441,7 +503,12 @@ impl LaneLoop {
             oldest_ms,
         };
         let batch = self.hold(held);
-        self.events.push_back(Event::Prepared { batch, kind: Kind::New, ranges, rules });
+        self.events.push_back(Event::Prepared {
+            batch,
+            kind: Kind::New,
+            ranges,
+            rules,
+        });
         Ok(())
     }
 
@@ -453,8 +520,16 @@ impl LaneLoop {
 
     /// Most of the batch would become dead letters: nothing of it is promised, and the lane waits for an operator.
     fn braked(&mut self, why: &str, outputs: &crate::transform::Outputs) {
-        tracing::error!(lane = self.settings.slot, code = "SLU-201", why, "the dead-letter brake has stopped this lane");
-        self.shared.health.part(&self.settings.slot).ready(false, &format!("SLU-201: {why}"));
+        tracing::error!(
+            lane = self.settings.slot,
+            code = "SLU-201",
+            why,
+            "the dead-letter brake has stopped this lane"
+        );
+        self.shared
+            .health
+            .part(&self.settings.slot)
+            .ready(false, &format!("SLU-201: {why}"));
         for output in &outputs.ranges {
             if let Some(flow) = self.flows.get_mut(&output.range.partition) {
                 flow.start = output.range.start;
@@ -488,7 +563,8 @@ impl LaneLoop {
     fn offset_gone(&mut self, group: &Group, reason: &str) {
         // librdkafka's error names the partition only in words; every partition whose next offset is gone is stopped.
         for partition in self.gone(group, reason) {
-            self.events.push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+            self.events
+                .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
         }
     }
 
@@ -502,14 +578,21 @@ impl LaneLoop {
         metrics.in_flight.get_or_create(&lane).set(held as i64);
         let mut lag: BTreeMap<u16, i64> = BTreeMap::new();
         for (partition, flow) in &self.flows {
-            let in_flight: usize = self.batches.values().filter_map(|held| held.by_partition.get(partition)).sum();
+            let in_flight: usize = self
+                .batches
+                .values()
+                .filter_map(|held| held.by_partition.get(partition))
+                .sum();
             if let Some(high) = group.high_watermark(*partition) {
                 *lag.entry(partition.topic).or_default() += (high - flow.start).max(0) + in_flight as i64;
             }
         }
         for (topic, lag) in lag {
             let topic = self.model.pipeline.sources[usize::from(topic)].topic.clone();
-            metrics.lag.get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())]).set(lag);
+            metrics
+                .lag
+                .get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())])
+                .set(lag);
         }
     }
 }

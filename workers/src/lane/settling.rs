@@ -34,18 +34,36 @@ impl LaneLoop {
     pub(super) fn settle(&mut self, partition: Partition, promise: Promise) {
         self.tickets += 1;
         let ticket = self.tickets;
-        let range = Range { partition, start: promise.start, end: promise.end };
+        let range = Range {
+            partition,
+            start: promise.start,
+            end: promise.end,
+        };
         let (sender, sinks) = (self.sender.clone(), Arc::clone(&self.shared.sinks));
         let (model, asked) = (Arc::clone(&self.model), promise.clone());
         self.shared.runtime.spawn(async move {
             let present = read_back(&sinks.clickhouse, &model, &asked, range).await;
-            super::act::tell(&sender, Inbox::ReadBack { partition, ticket, present });
+            super::act::tell(
+                &sender,
+                Inbox::ReadBack {
+                    partition,
+                    ticket,
+                    present,
+                },
+            );
         });
         let (sender, surroundings) = (self.sender.clone(), Arc::clone(&self.shared.surroundings));
         let rules = promise.rules;
         self.shared.runtime.spawn(async move {
             let documents = surroundings.documents(rules).await;
-            super::act::tell(&sender, Inbox::Documents { partition, ticket, documents });
+            super::act::tell(
+                &sender,
+                Inbox::Documents {
+                    partition,
+                    ticket,
+                    documents,
+                },
+            );
         });
         let (start, end) = (promise.start, promise.end);
         self.settling.insert(
@@ -61,7 +79,15 @@ impl LaneLoop {
                 ready: None,
             },
         );
-        self.flows.insert(partition, Flow { mode: Mode::Settle { end }, start, next: start, wait: None });
+        self.flows.insert(
+            partition,
+            Flow {
+                mode: Mode::Settle { end },
+                start,
+                next: start,
+                wait: None,
+            },
+        );
     }
 
     pub(super) fn model_of(&self, partition: Partition, mode: Mode) -> Arc<Model> {
@@ -84,21 +110,26 @@ impl LaneLoop {
     }
 
     pub(super) fn read_back(&mut self, partition: Partition, ticket: u64, present: Present) {
-        if let Some(settling) = self.settling.get_mut(&partition).filter(|settling| settling.ticket == ticket) {
+        if let Some(settling) = self
+            .settling
+            .get_mut(&partition)
+            .filter(|settling| settling.ticket == ticket)
+        {
             settling.present = Some(present);
         }
     }
 
-    pub(super) fn pinned(
-        &mut self,
-        partition: Partition,
-        ticket: u64,
-        documents: Option<Arc<Vec<(String, String)>>>,
-    ) {
-        if let Some(settling) = self.settling.get_mut(&partition).filter(|settling| settling.ticket == ticket) {
+    pub(super) fn pinned(&mut self, partition: Partition, ticket: u64, documents: Option<Arc<Vec<(String, String)>>>) {
+        if let Some(settling) = self
+            .settling
+            .get_mut(&partition)
+            .filter(|settling| settling.ticket == ticket)
+        {
             match documents {
                 Some(documents) => settling.documents = Some(documents),
-                None => self.events.push_back(Event::Unsettled(partition, StopCode::RevisionGone)),
+                None => self
+                    .events
+                    .push_back(Event::Unsettled(partition, StopCode::RevisionGone)),
             }
         }
     }
@@ -114,8 +145,21 @@ impl LaneLoop {
             let (start, end) = (settling.promise.start, settling.promise.end);
             let waits = self.flows.get(partition).is_some_and(|flow| flow.wait.is_some());
             let wait = self.flows.get(partition).and_then(|flow| flow.wait);
-            self.flows.insert(*partition, Flow { mode: Mode::Settle { end }, start, next: start, wait });
-            if !waits && !self.unassigned.as_ref().is_some_and(|waiting| waiting.contains_key(partition)) {
+            self.flows.insert(
+                *partition,
+                Flow {
+                    mode: Mode::Settle { end },
+                    start,
+                    next: start,
+                    wait,
+                },
+            );
+            if !waits
+                && !self
+                    .unassigned
+                    .as_ref()
+                    .is_some_and(|waiting| waiting.contains_key(partition))
+            {
                 group.seek(*partition, start)?;
             }
         }
@@ -151,7 +195,9 @@ impl LaneLoop {
         partition: Partition,
         compiled: &mut BTreeMap<(u64, u64, u64), Arc<Revision>>,
     ) -> Result<(), LaneError> {
-        let Some(settling) = self.settling.get_mut(&partition) else { return Ok(()) };
+        let Some(settling) = self.settling.get_mut(&partition) else {
+            return Ok(());
+        };
         let (number, digest) = settling.promise.rules;
         let same = (self.revision.number, self.revision.digest) == (number, digest)
             && settling.model.version == self.model.version;
@@ -170,23 +216,40 @@ impl LaneLoop {
                 Err(faults) => {
                     let first = faults.first().map(ToString::to_string).unwrap_or_default();
                     tracing::error!(number, first, "the rules of a pending promise do not compile any more");
-                    self.events.push_back(Event::Unsettled(partition, StopCode::RevisionGone));
+                    self.events
+                        .push_back(Event::Unsettled(partition, StopCode::RevisionGone));
                     return Ok(());
                 }
             }
         };
         let collected = settling.collector.close()?;
         let mut outputs = transform(&settling.model, &revision, collected)?;
-        let promised = Range { partition, start: settling.promise.start, end: settling.promise.end };
-        let Some(output) = outputs.ranges.first().cloned().filter(|output| output.range == promised) else {
-            self.events.push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+        let promised = Range {
+            partition,
+            start: settling.promise.start,
+            end: settling.promise.end,
+        };
+        let Some(output) = outputs
+            .ranges
+            .first()
+            .cloned()
+            .filter(|output| output.range == promised)
+        else {
+            self.events
+                .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
             return Ok(());
         };
         outputs.rules = settling.promise.rules;
         let present = settling.present.take().unwrap_or_default();
         match compared(&settling.promise, &output, &outputs, &present) {
             Ok(rows) => {
-                settling.ready = Some((Shipment { outputs: Arc::new(outputs), rows: Some(rows) }, output));
+                settling.ready = Some((
+                    Shipment {
+                        outputs: Arc::new(outputs),
+                        rows: Some(rows),
+                    },
+                    output,
+                ));
             }
             Err(code) => self.events.push_back(Event::Unsettled(partition, code)),
         }
@@ -211,14 +274,38 @@ impl LaneLoop {
                 }
             }
             let lacking = |shipment: &Shipment| shipment.rows.iter().flatten().any(|rows| !rows.is_empty());
-            let kind = Kind::Recovery { missing: shipments.iter().any(lacking) };
+            let kind = Kind::Recovery {
+                missing: shipments.iter().any(lacking),
+            };
             let records = shipments.iter().map(|shipment| shipment.outputs.records as usize).sum();
-            tracing::info!(lane = self.settings.slot, partitions = ranges.len(), records, ?kind, "promises read back");
+            tracing::info!(
+                lane = self.settings.slot,
+                partitions = ranges.len(),
+                records,
+                ?kind,
+                "promises read back"
+            );
             self.shared.metrics.settled.inc_by(ranges.len() as u64);
-            let by_partition = ranges.iter().map(|output: &RangeOutput| (output.range.partition, 0)).collect();
-            let held = Held { shipments, kind, task: None, records, bytes: 0, by_partition, oldest_ms: i64::MAX };
+            let by_partition = ranges
+                .iter()
+                .map(|output: &RangeOutput| (output.range.partition, 0))
+                .collect();
+            let held = Held {
+                shipments,
+                kind,
+                task: None,
+                records,
+                bytes: 0,
+                by_partition,
+                oldest_ms: i64::MAX,
+            };
             let batch = self.hold(held);
-            self.events.push_back(Event::Prepared { batch, kind, ranges, rules });
+            self.events.push_back(Event::Prepared {
+                batch,
+                kind,
+                ranges,
+                rules,
+            });
         }
     }
 }

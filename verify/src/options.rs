@@ -1,0 +1,75 @@
+//! What to verify, and against what.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pipeline::Pipeline;
+
+/// The rules that were in force. Verification takes one revision for the whole log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RulesRevision {
+    /// As alerts and charges carry it; 0 = the empty revision.
+    pub number: u64,
+    /// Each a file's name, for messages, and its text.
+    pub documents: Vec<(String, String)>,
+}
+
+/// How far the log is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// Wait until the group has committed every partition up to its end, at most this long.
+    Settled(Duration),
+    /// Up to what the group has committed now; what lies beyond in the sinks is under way and not looked at.
+    Committed,
+}
+
+/// See [`Options::of`] for the defaults.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `host:port`, comma-separated.
+    pub brokers: String,
+    /// The consumer group; the pipeline's name unless told otherwise.
+    pub group: String,
+    /// Base address of the schema registry.
+    pub registry: String,
+    /// Base address of ClickHouse's HTTP interface.
+    pub clickhouse: String,
+    /// Address of the billing service; `None` = charges are not looked at.
+    pub billing: Option<String>,
+    /// The rules in force.
+    pub rules: RulesRevision,
+    /// Where the group began, by topic and partition; elsewhere the log's start. Rows, alerts, charges and dead letters of
+    /// earlier offsets are not looked at.
+    pub from: BTreeMap<(String, i32), i64>,
+    /// How far.
+    pub until: Until,
+    /// Whether the billing service's sums are compared, too: right when no other pipeline charges the same meters.
+    pub usage: bool,
+    /// Examples of each kind of difference in each sink.
+    pub examples_max: usize,
+}
+
+impl Options {
+    /// Addresses and names as the pipeline has them, no rules, the whole log, settled within a minute. What the
+    /// pipeline leaves open is empty until the caller fills it in.
+    pub fn of(pipeline: &Pipeline) -> Options {
+        let connections = &pipeline.connections;
+        let billing = pipeline.sinks.grpc.iter().find(|sink| sink.name == "billing");
+        Options {
+            brokers: connections
+                .kafka
+                .as_ref()
+                .map(|kafka| kafka.brokers.join(","))
+                .unwrap_or_default(),
+            group: pipeline.name.clone(),
+            registry: connections.registry.url.clone().unwrap_or_default(),
+            clickhouse: connections.clickhouse.url.clone().unwrap_or_default(),
+            billing: billing.map(|sink| sink.url.clone()),
+            rules: RulesRevision::default(),
+            from: BTreeMap::new(),
+            until: Until::Settled(Duration::from_secs(60)),
+            usage: true,
+            examples_max: 20,
+        }
+    }
+}
