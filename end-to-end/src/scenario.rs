@@ -8,6 +8,8 @@ use std::time::Duration;
 use devstack::Stack;
 use load_tests::drive::{Report, Settings};
 use pipeline::Pipeline;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio::process::Command;
 use verify::{Options, RulesRevision, Until};
 
@@ -258,6 +260,26 @@ impl<'w> Scenario<'w> {
         let good: u64 = driven.iter().map(|driven| driven.produced).sum();
         assert_eq!(report.produced, good + poison, "records in the log\n{report}");
         report
+    }
+
+    /// The promises that stand in the group's committed offsets, each with its topic and partition.
+    pub fn promises(&self) -> Vec<String> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.stack.kafka)
+            .set("group.id", &self.pipeline.name)
+            .set("isolation.level", "read_committed")
+            .create()
+            .unwrap();
+        let mut all = TopicPartitionList::new();
+        for source in &self.pipeline.sources {
+            all.add_partition_range(&source.topic, 0, i32::try_from(source.partitions).unwrap() - 1);
+        }
+        let committed = consumer.committed_offsets(all, Duration::from_secs(20)).unwrap();
+        let promise = |one: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            let metadata = one.metadata();
+            (!metadata.is_empty()).then(|| format!("{}/{}: {metadata}", one.topic(), one.partition()))
+        };
+        committed.elements().into_iter().filter_map(promise).collect()
     }
 
     /// The number that ClickHouse answers.
