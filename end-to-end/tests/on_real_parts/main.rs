@@ -7,7 +7,6 @@
 
 mod workers;
 mod outages;
-mod schemas;
 mod poison;
 mod rules;
 mod revisions;
