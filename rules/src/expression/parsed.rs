@@ -1,5 +1,7 @@
 //! An expression as SQL text, with the columns and functions it names.
 
+use arrow::array::StringArray;
+use arrow::compute::regexp_is_match_scalar;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value,
     ValueWithSpan,
@@ -168,9 +170,10 @@ fn examine(expr: &Expr, mistakes: &mut Vec<Mistake>) {
     let at = start(expr);
     match expr {
         Expr::Function(function) => examine_call(function, at, mistakes),
-        Expr::BinaryOp { op, right: pattern, .. } if is_regex(op) && literal(pattern).is_none() => {
-            mistakes.push(Mistake::new(at, NOT_LITERAL));
-        }
+        Expr::BinaryOp { op, right: pattern, .. } if is_regex(op) => match literal(pattern) {
+            Some(text) => mistakes.extend(bad_pattern(text).map(|message| Mistake::new(start(pattern), message))),
+            None => mistakes.push(Mistake::new(at, NOT_LITERAL)),
+        },
         Expr::SimilarTo { pattern, .. } if literal(pattern).is_none() => mistakes.push(Mistake::new(at, NOT_LITERAL)),
         Expr::Value(ValueWithSpan {
             value: Value::Placeholder(name),
@@ -203,9 +206,31 @@ fn examine_regexp(name: &str, function: &Function) -> Option<String> {
     {
         return Some(format!("all arguments of {name} but the first have to be literals"));
     }
+    if let Some(message) = arguments
+        .get(1)
+        .copied()
+        .flatten()
+        .and_then(literal)
+        .and_then(bad_pattern)
+    {
+        return Some(message);
+    }
     let replacement = arguments.get(2).copied().flatten().and_then(literal);
     let too_long = name == "regexp_replace" && replacement.is_some_and(|text| text.len() > REPLACEMENT_BYTES_MAX);
     too_long.then(|| format!("the replacement may have {REPLACEMENT_BYTES_MAX} bytes at most"))
+}
+
+/// Why a pattern can't be compiled. The kernels say so only when they meet a value.
+fn bad_pattern(pattern: &str) -> Option<String> {
+    let any = StringArray::from(vec![""]);
+    let error = regexp_is_match_scalar(&any, pattern, None).err()?.to_string();
+    let said = error
+        .lines()
+        .last()
+        .unwrap_or_default()
+        .trim_start_matches("error: ")
+        .to_owned();
+    Some(format!("the pattern can't be compiled: {said}"))
 }
 
 fn is_regex(op: &BinaryOperator) -> bool {

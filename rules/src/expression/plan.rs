@@ -58,12 +58,17 @@ impl Expression {
     pub fn compile(parsed: &Parsed, event: &EventShape, wanted: Wanted) -> Result<Self, Vec<Mistake>> {
         let ast = parsed.resolve(event)?;
         // A library that panics on a strange expression must not take the config service down.
-        match catch_unwind(AssertUnwindSafe(|| compile(&ast, event, wanted))) {
-            Ok(compiled) => compiled.map_err(|mistake| vec![mistake]),
-            Err(_) => Err(vec![Mistake::new(
+        let compiled = catch_unwind(AssertUnwindSafe(|| compile(&ast, event, wanted)));
+        let gave_up = "the expression can't be compiled: the SQL planner gave up on it";
+        let compiled = compiled
+            .unwrap_or_else(|_| Err(Mistake::new(START, gave_up)))
+            .map_err(|mistake| vec![mistake])?;
+        match compiled.hopeless() {
+            Some(reason) => Err(vec![Mistake::new(
                 START,
-                "the expression can't be compiled: the SQL planner gave up on it",
+                format!("this fails for every event: {reason}"),
             )]),
+            None => Ok(compiled),
         }
     }
 

@@ -103,6 +103,26 @@ rules:
 }
 
 #[test]
+fn what_would_fail_for_every_event_is_refused() {
+    insta::assert_snapshot!(faults(
+        r#"tenant: acme
+rules:
+  - {name: like, when: "regexp_like(source, '(')", drop: true}
+  - {name: operator, when: "source ~ '('", drop: true}
+  - {name: replace, set: {source: "regexp_replace(source, '(', 'x')"}}
+  - {name: count, when: "regexp_count(source, '(') > 1", drop: true}
+  - {name: instr, when: "regexp_instr(source, '(') > 1", drop: true}
+  - {name: huge, when: "source ~ '((a{1000}){1000}){1000}'", drop: true}
+  - {name: truncate, when: "date_trunc('fortnight', occurred_at) > occurred_at", drop: true}
+  - {name: part, when: "date_part('fortnight', occurred_at) > 1", drop: true}
+  - {name: encoding, set: {source: "encode(source, 'rot13')"}}
+  - {name: digest, set: {source: "encode(digest(source, 'crc'), 'hex')"}}
+  - {name: literal, when: "CAST('x' AS INT) > 1", drop: true}
+"#
+    ));
+}
+
+#[test]
 fn what_isn_t_a_document_is_refused() {
     insta::assert_snapshot!(
         [
