@@ -224,12 +224,9 @@ fn examine_regexp(name: &str, function: &Function) -> Option<String> {
 fn bad_pattern(pattern: &str) -> Option<String> {
     let any = StringArray::from(vec![""]);
     let error = regexp_is_match_scalar(&any, pattern, None).err()?.to_string();
-    let said = error
-        .lines()
-        .last()
-        .unwrap_or_default()
-        .trim_start_matches("error: ")
-        .to_owned();
+    // A mistake is drawn under the pattern, over several lines; the one that explains it begins with its name.
+    let explained = error.lines().find_map(|line| line.strip_prefix("error: "));
+    let said = explained.unwrap_or_else(|| error.trim_start_matches("Compute error: "));
     Some(format!("the pattern can't be compiled: {said}"))
 }
 
