@@ -301,8 +301,17 @@ fn poison_is_broken_in_exactly_its_own_way() {
             assert_eq!(value[..5], [0, 0, 0, 1, 2]);
             decode(&schema, &value[5..]).unwrap_err();
         }
-        let (_, value, _) = made(Poison::InvalidUtf8);
-        assert!(decode(&schema, &value[5..]).unwrap_err().contains("UTF-8"));
+        let (event, value, _) = made(Poison::InvalidUtf8);
+        assert_eq!(decode(&schema, &value[5..]).unwrap_err(), "Invalid utf-8 string");
+        let at = value.iter().position(|byte| *byte == 0xff).unwrap();
+        let mut healed = value[5..].to_vec();
+        healed[at - 5] = event.visitor.source.as_bytes()[0];
+        assert_eq!(
+            plain(decode(&schema, &healed).unwrap()),
+            expected(&event, 1),
+            "nothing else is broken"
+        );
+
         let (event, value, _) = made(Poison::UnknownSchema);
         assert_eq!(value[1..5], UNKNOWN_SCHEMA_ID.to_be_bytes());
         assert_eq!(plain(decode(&schema, &value[5..]).unwrap()), expected(&event, 1));

@@ -70,6 +70,22 @@ proptest! {
     }
 
     #[test]
+    fn flipped_bytes_give_the_row_or_the_refusal_that_apache_avro_gives(
+        choices in prop::collection::vec(any::<u8>(), 0..400),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40),
+    ) {
+        let world = world(&choices);
+        let mut payloads = world.payloads.clone();
+        for (number, (place, byte)) in flips.iter().enumerate() {
+            let mut flipped = world.payloads[number % world.payloads.len()].clone();
+            let place = place.index(flipped.len());
+            flipped[place] ^= byte;
+            payloads.push(flipped);
+        }
+        compare(&world, &payloads);
+    }
+
+    #[test]
     fn a_record_cut_anywhere_is_refused_and_leaves_the_columns_as_they_were(
         choices in prop::collection::vec(any::<u8>(), 0..400),
     ) {

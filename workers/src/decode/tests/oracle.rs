@@ -125,7 +125,8 @@ fn integer(value: &Value) -> Option<i64> {
 }
 
 fn unscaled(decimal: &apache_avro::Decimal) -> i128 {
-    let bytes = <Vec<u8>>::try_from(decimal).unwrap();
+    // It has no bytes to give for a decimal of no bytes, which is zero.
+    let bytes = <Vec<u8>>::try_from(decimal).unwrap_or_default();
     let negative = bytes.first().is_some_and(|byte| *byte > 0x7f);
     bytes.iter().fold(if negative { -1 } else { 0 }, |value, byte| {
         (value << 8) | i128::from(*byte)
