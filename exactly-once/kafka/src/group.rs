@@ -279,21 +279,23 @@ impl Group {
 
     /// For `send_offsets_to_transaction`. `None` while the lane is no member: then nothing may be committed.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        // A generation below zero with an empty member id would pass the broker unfenced (DESIGN 5.3).
+        // A generation below zero with an empty member id would pass the broker unfenced (DESIGN 5.3). The client's own
+        // thread may change it meanwhile: what is handed out has the generation that was seen before and after it.
+        let before = self.generation()?;
+        let metadata = self.consumer.group_metadata()?;
+        (before >= 0 && self.generation() == Some(before)).then_some(metadata)
+    }
+
+    fn generation(&self) -> Option<i32> {
         // SAFETY: the consumer is alive for the whole block and the metadata object is destroyed exactly once.
-        let generation = unsafe {
+        unsafe {
             let metadata = rdkafka::bindings::rd_kafka_consumer_group_metadata(self.consumer.client().native_ptr());
             if metadata.is_null() {
                 return None;
             }
             let generation = rdkafka::bindings::rd_kafka_consumer_group_metadata_generation_id(metadata);
             rdkafka::bindings::rd_kafka_consumer_group_metadata_destroy(metadata);
-            generation
-        };
-        if generation < 0 {
-            None
-        } else {
-            self.consumer.group_metadata()
+            Some(generation)
         }
     }
 

@@ -13,6 +13,12 @@ use crate::words::{
     Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, RangeOutput, StopCode, Transaction, TxnEnd,
 };
 
+/// An aborted transaction is begun again this often before everything is read again.
+const ABORTS_MAX: u32 = 10;
+/// The wait before the first repetition, milliseconds; it doubles each time up to [`ABORT_WAIT_MAX_MS`].
+const ABORT_WAIT_MS: u64 = 10;
+const ABORT_WAIT_MAX_MS: u64 = 640;
+
 /// What the machine has to know of the configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -115,6 +121,10 @@ pub struct Lane {
     prepared: VecDeque<Batch>,
     current: Option<Batch>,
     transaction: Option<OpenTransaction>,
+    /// Transactions that were aborted since the last one that was committed.
+    aborts: u32,
+    /// No transaction begins before this, milliseconds of the monotonic clock.
+    begin_at_ms: u64,
     producer: Producer,
     revoking: Option<Revoking>,
     draining_since_ms: Option<u64>,
@@ -131,6 +141,8 @@ impl Lane {
             prepared: VecDeque::new(),
             current: None,
             transaction: None,
+            aborts: 0,
+            begin_at_ms: 0,
             producer: Producer::Renewing(1),
             revoking: None,
             draining_since_ms: None,
@@ -157,7 +169,7 @@ impl Lane {
             } => self.prepared(batch, kind, ranges, rules, &mut actions),
             Event::Unsettled(partition, code) => self.unsettled(partition, code, &mut actions),
             Event::Quiet(partitions) => self.quiet(&partitions),
-            Event::TxnEnded { epoch, end } => self.transaction_ended(epoch, end, &mut actions),
+            Event::TxnEnded { epoch, end } => self.transaction_ended(now, epoch, end, &mut actions),
             Event::Delivered { batch, outcome } => self.delivered(batch, outcome, &mut actions),
             Event::ProducerReady { epoch } => self.producer_ready(epoch, &mut actions),
             Event::Drain => self.drain(now, &mut actions),
@@ -453,13 +465,14 @@ impl Lane {
 
     // --- transactions ------------------------------------------------------------------------------------------------
 
-    fn transaction_ended(&mut self, epoch: u64, end: TxnEnd, actions: &mut Vec<Action>) {
+    fn transaction_ended(&mut self, now: Now, epoch: u64, end: TxnEnd, actions: &mut Vec<Action>) {
         if self.transaction.as_ref().is_none_or(|open| open.epoch != epoch) {
             return;
         }
         let Some(open) = self.transaction.take() else { return };
         match end {
             TxnEnd::Committed => {
+                self.aborts = 0;
                 if open.commits
                     && let Some(done) = self.current.take()
                 {
@@ -472,13 +485,25 @@ impl Lane {
             }
             TxnEnd::Aborted => {
                 self.put_back(open.promised);
-                self.abandon(false, actions);
+                self.aborted(now, actions);
             }
             TxnEnd::Doubt => {
                 self.put_back(open.promised);
                 self.abandon(true, actions);
             }
         }
+    }
+
+    /// An abort is a certain outcome: nothing of the transaction took place, and what was delivered stays delivered. The
+    /// usual reason is a rebalance that the member has not heard of yet; the next attempt carries its new generation.
+    /// A member that has lost its partitions is refused until it hears of that, too.
+    fn aborted(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.aborts += 1;
+        if self.aborts > ABORTS_MAX {
+            return self.abandon(false, actions);
+        }
+        let wait = ABORT_WAIT_MS << (self.aborts - 1).min(16);
+        self.begin_at_ms = now.monotonic_ms + wait.min(ABORT_WAIT_MAX_MS);
     }
 
     fn put_back(&mut self, promised: Option<Batch>) {
@@ -525,7 +550,8 @@ impl Lane {
 
     /// The one place where the lane moves on.
     fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.producer == Producer::Ready && self.transaction.is_none() {
+        let may_begin = now.monotonic_ms >= self.begin_at_ms;
+        if self.producer == Producer::Ready && self.transaction.is_none() && may_begin {
             match &self.current {
                 Some(batch) if batch.delivered => self.begin(now, true, actions),
                 Some(_) => {}
@@ -598,6 +624,7 @@ impl Lane {
     /// Drops everything in memory and reads the only truth again: committed offsets and their promises.
     fn abandon(&mut self, discard: bool, actions: &mut Vec<Action>) {
         let open = self.transaction.take();
+        (self.aborts, self.begin_at_ms) = (0, 0);
         let discard = discard || open.is_some();
         let in_memory = self
             .current

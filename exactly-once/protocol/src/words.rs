@@ -113,6 +113,17 @@ pub enum StopCode {
 }
 
 impl StopCode {
+    /// All of them.
+    pub const ALL: [StopCode; 7] = [
+        StopCode::PromiseUnreadable,
+        StopCode::DigestDiffers,
+        StopCode::OffsetsGone,
+        StopCode::SinkConflict,
+        StopCode::SinkGap,
+        StopCode::RowsAltered,
+        StopCode::RevisionGone,
+    ];
+
     /// The stable code that operators search for.
     pub fn code(self) -> &'static str {
         match self {

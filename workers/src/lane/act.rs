@@ -133,10 +133,13 @@ impl LaneLoop {
         }
         let taken: Vec<_> = self.unassigned.take().unwrap_or_default().into_iter().collect();
         tracing::info!(lane = self.settings.slot, partitions = taken.len(), "partitions taken");
+        // A partition that this lane handed back is still paused for librdkafka when it comes again: `idle` paused it, and
+        // an assignment clears only librdkafka's own pauses (rdkafka_assignment.c of 2.12: RD_KAFKA_TOPPAR_F_LIB_PAUSE).
+        let partitions: Vec<Partition> = taken.iter().map(|(partition, _)| *partition).collect();
+        group.resume(&partitions)?;
         group.assign(&taken)?;
-        let idle: Vec<Partition> = taken
-            .iter()
-            .map(|(partition, _)| *partition)
+        let idle: Vec<Partition> = partitions
+            .into_iter()
             .filter(|partition| self.flows.get(partition).is_none_or(|flow| flow.mode == Mode::Idle))
             .collect();
         for partition in &idle {
@@ -204,16 +207,9 @@ impl LaneLoop {
             code.explain(),
             code.code()
         );
-        let part = format!("{topic}/{}", partition.partition);
-        self.shared
-            .health
-            .part(&part)
+        self.part_of(partition)
             .ready(false, &format!("{}: {}", code.code(), code.explain()));
-        self.shared
-            .metrics
-            .stopped
-            .get_or_create(&vec![("code", code.code().to_string())])
-            .inc();
+        self.stopped.insert(partition);
         if let Some(offset) = self.unassigned.as_mut().and_then(|waiting| waiting.get_mut(&partition)) {
             *offset = Some(0);
         }
@@ -282,6 +278,7 @@ impl LaneLoop {
             .map(|shipment| crate::sinks::Shipment {
                 outputs: Arc::clone(&shipment.outputs),
                 rows: shipment.rows.clone(),
+                unfed: shipment.unfed.clone(),
             })
             .collect();
         let delivery = Delivery {
