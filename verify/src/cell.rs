@@ -26,6 +26,19 @@ impl Cell {
         Cell::Bytes(text.into().into_bytes())
     }
 
+    /// For people: text as text where it is some.
+    pub fn show(&self) -> String {
+        match self {
+            Cell::Null => "NULL".to_owned(),
+            Cell::Int(value) => value.to_string(),
+            Cell::Bytes(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => format!("{text:?}"),
+                Err(_) => format!("b\"{}\"", bytes.escape_ascii()),
+            },
+            other => format!("{other:?}"),
+        }
+    }
+
     fn hash(&self, hasher: &mut Xxh3) {
         let mut tagged = |tag: u8, bytes: &[u8]| {
             hasher.update(&[tag]);
@@ -65,28 +78,31 @@ impl Cell {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint {
     hash: u128,
-    sketch: u128,
+    sketch: Sketch,
 }
+
+/// Even columns have their bits in the first half, odd ones in the second.
+type Sketch = [u128; 2];
 
 /// A row's cells go in, in the order of the source's columns.
 pub struct Fingerprinter {
     hasher: Xxh3,
-    sketch: u128,
+    sketch: Sketch,
     columns: usize,
     column: usize,
 }
 
-/// Where a column's bits stand in a sketch of this many columns. More than 128 columns share them.
+/// Where a column's bits stand in its half of a sketch of this many columns. More than 256 columns share them.
 fn bits(column: usize, columns: usize) -> (u128, usize) {
-    let width = (128 / columns.max(1)).clamp(1, 16);
-    ((1 << width) - 1, column % (128 / width) * width)
+    let width = (128 / columns.div_ceil(2).max(1)).clamp(1, 16);
+    ((1 << width) - 1, column / 2 % (128 / width) * width)
 }
 
 impl Fingerprinter {
     pub fn new(columns: usize) -> Fingerprinter {
         Fingerprinter {
             hasher: Xxh3::new(),
-            sketch: 0,
+            sketch: [0; 2],
             columns,
             column: 0,
         }
@@ -98,7 +114,9 @@ impl Fingerprinter {
         let hash = own.digest();
         cell.hash(&mut self.hasher);
         let (mask, shift) = bits(self.column, self.columns);
-        self.sketch ^= (u128::from(hash) & mask) << shift;
+        let [even, odd] = &mut self.sketch;
+        let half = if self.column.is_multiple_of(2) { even } else { odd };
+        *half ^= (u128::from(hash) & mask) << shift;
         self.column += 1;
     }
 
@@ -124,9 +142,13 @@ impl Content for Fingerprint {
         if *self == theirs {
             return None;
         }
+        let half = |sketch: Sketch, column: usize| {
+            let [even, odd] = sketch;
+            if column.is_multiple_of(2) { even } else { odd }
+        };
         let differs = |column: usize| {
             let (mask, shift) = bits(column, found.columns.len());
-            (self.sketch ^ theirs.sketch) >> shift & mask != 0
+            (half(self.sketch, column) ^ half(theirs.sketch, column)) >> shift & mask != 0
         };
         let columns: Vec<_> = found
             .columns

@@ -170,7 +170,7 @@ impl ClickHouse {
     pub async fn groups(&self, doing: &str, sql: &str, keys: usize) -> Result<HashMap<String, String>, Error> {
         let mut groups = HashMap::new();
         self.rows(doing, sql, |_, cells| {
-            let text = |cells: &[Cell]| format!("{cells:?}");
+            let text = |cells: &[Cell]| cells.iter().map(Cell::show).collect::<Vec<_>>().join(", ");
             let (key, values) = cells.split_at_checked(keys).ok_or("a row is too short")?;
             match groups.insert(text(key), text(values)) {
                 None => Ok(()),
