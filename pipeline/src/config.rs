@@ -358,7 +358,7 @@ pub struct Brake {
 pub struct Batch {
     /// How long an idle lane gathers before it delivers.
     pub linger: Duration,
-    /// No event waits longer than this while sinks keep up.
+    /// While sinks keep up no event waits longer than this for its batch to close; batches that did are counted.
     pub age_max: Duration,
     /// So many rows close a batch before `linger` has passed.
     pub rows: usize,

@@ -100,6 +100,8 @@ pub fn catalog(pipeline: &Pipeline, shapes: &[Shape]) -> Result<Catalog, Error> 
             .enumerate()
             .map(event)
             .collect::<Result<_, _>>()?,
+        alerts: pipeline.sinks.alerts.is_some(),
+        charges: !pipeline.sinks.grpc.is_empty(),
     })
 }
 

@@ -3,7 +3,7 @@
 use apache_avro::Schema;
 use apache_avro::schema::{RecordSchema, ResolvedSchema};
 use apache_avro::types::Value;
-use pipeline::shape::{Fill, Kind, Shape};
+use pipeline::shape::{Kind, Shape};
 
 use crate::avro::{self, View, unscaled, view};
 use crate::cell::Cell;
@@ -12,8 +12,8 @@ use crate::cell::Cell;
 enum Origin {
     /// A field, by the names from the top.
     Field(Vec<String>),
-    /// The newest version's default, wherever the record with these names is there.
-    Default(Vec<String>, Cell),
+    /// None: the writer lacks it, whatever default a later version gives it.
+    Nowhere,
 }
 
 /// See the module.
@@ -39,10 +39,7 @@ impl Writer {
             if let Some(path) = paths().find(|path| known.field(&names(path))) {
                 return Origin::Field(names(path));
             }
-            let records = paths().map(|path| known.records_above(&names(path)));
-            let above = records.max_by_key(Vec::len).unwrap_or_default();
-            let default = column.fill(above.len()).map_or(Cell::Null, cell_of_fill);
-            Origin::Default(above, default)
+            Origin::Nowhere
         });
         Ok(Writer {
             origins: origins.collect(),
@@ -58,11 +55,7 @@ impl Writer {
         let columns = shape.columns.iter().zip(&self.origins);
         let cell = |(column, origin): (&pipeline::shape::Column, &Origin)| match origin {
             Origin::Field(names) => find(event, names).map_or(Ok(Cell::Null), |value| cell(&column.kind, value)),
-            Origin::Default(record, default) => Ok(if find(event, record).is_some() {
-                default.clone()
-            } else {
-                Cell::Null
-            }),
+            Origin::Nowhere => Ok(Cell::Null),
         };
         columns.map(cell).collect()
     }
@@ -110,16 +103,6 @@ impl<'s> Known<'s> {
         };
         self.record(above)
             .is_some_and(|(record, _)| record.fields.iter().any(|field| field.name == *last))
-    }
-
-    /// The longest run of leading names that are records.
-    fn records_above(&self, names: &[String]) -> Vec<String> {
-        let most = names.len().saturating_sub(1);
-        let runs = (0..=most).rev().filter_map(|length| names.get(..length));
-        runs.into_iter()
-            .find(|run| self.record(run).is_some())
-            .map(<[String]>::to_vec)
-            .unwrap_or_default()
     }
 }
 
@@ -192,25 +175,6 @@ fn scalar(value: &Value) -> Cell {
         Value::Uuid(uuid) => Cell::text(uuid.to_string()),
         Value::Bytes(bytes) | Value::Fixed(_, bytes) => Cell::Bytes(bytes.clone()),
         _ => Cell::Null,
-    }
-}
-
-fn cell_of_fill(fill: &Fill) -> Cell {
-    let optional = |fill: &Option<Fill>| fill.as_ref().map_or(Cell::Null, cell_of_fill);
-    match fill {
-        Fill::Bool(value) => Cell::Bool(*value),
-        Fill::Int(value) => Cell::Int(*value),
-        Fill::Float(value) => Cell::Float64(*value),
-        Fill::Text(text) => Cell::text(text.clone()),
-        Fill::Bytes(bytes) => Cell::Bytes(bytes.clone()),
-        Fill::Decimal(value) => Cell::Decimal(*value),
-        Fill::List(items) => Cell::List(items.iter().map(optional).collect()),
-        Fill::Map(entries) => Cell::Map(
-            entries
-                .iter()
-                .map(|(key, value)| (key.clone().into_bytes(), optional(value)))
-                .collect(),
-        ),
     }
 }
 

@@ -142,6 +142,7 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
     });
     let started = async {
         let model = Arc::new(first_model(&worker).await?);
+        first_tables(&model, &clickhouse, &health).await;
         let revision = worker.rulebook.first(&model.catalog).await?;
         Ok::<_, WorkerError>((model, revision))
     };
@@ -321,24 +322,50 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
         shapes[*source] = shape(worker, *source).await?;
     }
     let newer = Model::new(Arc::clone(&worker.pipeline), shapes, model.version + 1).map_err(WorkerError::Model)?;
-    for source in &wanted {
-        // Tables first: a block must never name a column that is not there.
-        for name in &newer.catalog.events[*source].tables {
-            let low = newer
+    // Tables first: a block must never name a column that is not there.
+    complete_tables(&newer, &sinks.clickhouse, wanted.iter().copied()).await?;
+    let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+    left.retain(|source| !wanted.contains(source));
+    Ok(Some(newer))
+}
+
+/// Gives the tables of these sources the columns that they lack.
+async fn complete_tables(
+    model: &Model,
+    clickhouse: &clickhouse_sink::Client,
+    sources: impl Iterator<Item = usize>,
+) -> Result<(), clickhouse_sink::Error> {
+    for source in sources {
+        for name in &model.catalog.events[source].tables {
+            let low = model
                 .table(name)
-                .map(|table| Arc::clone(&newer.low_cardinality[table]))
+                .map(|table| Arc::clone(&model.low_cardinality[table]))
                 .unwrap_or_default();
-            let done =
-                clickhouse_sink::schema::add_columns(&sinks.clickhouse, name, &newer.shapes[*source].columns, &low)
-                    .await?;
+            let columns = &model.shapes[source].columns;
+            let done = clickhouse_sink::schema::add_columns(clickhouse, name, columns, &low).await?;
             for change in &done.changes {
                 tracing::info!(table = name, sql = change.sql, "table evolved");
             }
         }
     }
-    let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
-    left.retain(|source| !wanted.contains(source));
-    Ok(Some(newer))
+    Ok(())
+}
+
+/// Schemas may have got newer versions while no worker ran: before the first record the tables have all their columns.
+/// Waits for a ClickHouse that is away, and for an operator where a table is missing or cannot be changed.
+async fn first_tables(model: &Model, clickhouse: &clickhouse_sink::Client, health: &serve::Health) {
+    let part = health.part("clickhouse");
+    let mut told = String::new();
+    while let Err(error) = complete_tables(model, clickhouse, 0..model.shapes.len()).await {
+        let reason = error.to_string();
+        if told != reason {
+            tracing::warn!(%error, "nothing is read before the tables are ready");
+        }
+        part.ready(false, &reason);
+        told = reason;
+        tokio::time::sleep(TRY_EVERY).await;
+    }
+    part.ready(true, "");
 }
 
 async fn first_model(worker: &Worker) -> Result<Model, WorkerError> {

@@ -61,7 +61,7 @@ fn plan_column(plan: &mut Plan, client: &Client, there: &Existing, (name, wanted
             plan.refusals.push(Refusal {
                 what,
                 reason: "some events have no value for it any more, and a column that the table is sorted or parted by can't become nullable".to_owned(),
-                remedy: "give the field a default in the newest schema".to_owned(),
+                remedy: "keep the field, without null, in every version of the schema; or begin a new table that is not sorted by it".to_owned(),
             });
             return;
         }

@@ -7,6 +7,7 @@
 
 mod workers;
 mod outages;
+mod schemas;
 mod poison;
 mod rules;
 mod revisions;

@@ -91,12 +91,4 @@ pub enum ShapeError {
         /// Digits behind the point.
         scale: usize,
     },
-    /// A default is no value of its field.
-    #[error("the default of `{path}` can't be used: {reason}")]
-    Default {
-        /// The field.
-        path: String,
-        /// Why.
-        reason: String,
-    },
 }

@@ -1,7 +1,6 @@
 //! All versions of a schema -> one tree -> columns.
 
 use super::error::ShapeError;
-use super::fill::Fills;
 use super::tree::{Branch, Tree};
 use super::{Column, Element, Kind, join};
 
@@ -111,9 +110,8 @@ fn promote_element(newer: &Element, older: &Element) -> Option<Element> {
 pub(super) type Origin = (Column, Vec<(usize, String)>);
 
 /// The columns of merged fields: those of the newest version, then those that only older ones have.
-pub(super) fn columns(fields: &[Branch], fills: &Fills) -> Result<Vec<Origin>, ShapeError> {
+pub(super) fn columns(fields: &[Branch]) -> Result<Vec<Origin>, ShapeError> {
     let mut flat = Flatten {
-        fills,
         columns: Vec::new(),
         above: Vec::new(),
     };
@@ -124,8 +122,6 @@ pub(super) fn columns(fields: &[Branch], fills: &Fills) -> Result<Vec<Origin>, S
 }
 
 struct Flatten<'b> {
-    /// The newest version's; what only older versions have is not in it.
-    fills: &'b Fills,
     /// Each with the newest version that has it.
     columns: Vec<(usize, Origin)>,
     /// The fields from the top to here.
@@ -156,23 +152,12 @@ impl<'b> Flatten<'b> {
         if path.starts_with('_') {
             return Err(ShapeError::ReservedName { path });
         }
-        let fills = self
-            .fills
-            .get(&path)
-            .cloned()
-            .unwrap_or_else(|| vec![None; self.above.len()]);
-        let lacked = self
-            .above
-            .iter()
-            .zip(&fills)
-            .any(|(branch, fill)| branch.lacked && fill.is_none());
         Ok(Column {
             name: names.join("_"),
             aliases: self.aliases(&path, version)?,
             path,
             kind: kind.clone(),
-            nullable: lacked || self.above.iter().any(|branch| branch.nullable),
-            fills,
+            nullable: self.above.iter().any(|branch| branch.lacked || branch.nullable),
         })
     }
 

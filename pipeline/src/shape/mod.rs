@@ -3,9 +3,11 @@
 //! A nested record becomes one column a leaf, its name the path joined by `_`. What has no column of its own kind
 //! (recursive records, arrays and maps of records, unions of several types) becomes one column of JSON text.
 //! A field of type `null` becomes no column.
+//!
+//! **Invariant:** what a writer's schema lacks is null, whatever default a later version gives it: an event has the same
+//! columns before and after the later version is registered, so a promise made before it can be rebuilt after it.
 
 mod tree;
-mod fill;
 mod merge;
 mod writer;
 mod error;
@@ -36,18 +38,8 @@ pub struct Column {
     pub aliases: Vec<String>,
     /// What the values are.
     pub kind: Kind,
-    /// Whether a row may have no value.
+    /// Whether a row may have no value: its field may be null, or some version lacks it.
     pub nullable: bool,
-    /// What stands in for what a writer lacks: see [`Column::fill`].
-    pub fills: Vec<Option<Fill>>,
-}
-
-impl Column {
-    /// The value for rows of a writer whose schema has the first `present` names of [`Column::path`] and lacks the
-    /// next one; the newest version's default for it. `None` = null.
-    pub fn fill(&self, present: usize) -> Option<&Fill> {
-        self.fills.get(present)?.as_ref()
-    }
 }
 
 /// What a column's values are.
@@ -99,27 +91,6 @@ pub struct Element {
     pub kind: Kind,
     /// Whether one may be missing.
     pub nullable: bool,
-}
-
-/// A default of the schema, as its column holds it.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Fill {
-    /// For [`Kind::Bool`].
-    Bool(bool),
-    /// For [`Kind::Int32`], [`Kind::Int64`], [`Kind::Date`] and both timestamps.
-    Int(i64),
-    /// For [`Kind::Float32`] and [`Kind::Float64`].
-    Float(f64),
-    /// For [`Kind::String`], [`Kind::Uuid`], [`Kind::Enum`] and [`Kind::Json`].
-    Text(String),
-    /// For [`Kind::Bytes`].
-    Bytes(Vec<u8>),
-    /// For [`Kind::Decimal`]: the unscaled integer.
-    Decimal(i128),
-    /// For [`Kind::List`]; `None` = a null element.
-    List(Vec<Option<Fill>>),
-    /// For [`Kind::Map`], in the order of the schema's text; `None` = a null value.
-    Map(Vec<(String, Option<Fill>)>),
 }
 
 impl Kind {
@@ -186,11 +157,10 @@ impl Shape {
     pub fn of(versions: &[Schema]) -> Result<Self, ShapeError> {
         let (newest, older) = versions.split_last().ok_or(ShapeError::NoVersions)?;
         let mut fields = tree::of(newest, versions.len())?;
-        let fills = fill::of_newest(&fields)?;
         for (index, schema) in older.iter().enumerate().rev() {
             merge::merge(&mut fields, tree::of(schema, index + 1)?, "")?;
         }
-        let (columns, origins): (Vec<_>, Vec<_>) = merge::columns(&fields, &fills)?.into_iter().unzip();
+        let (columns, origins): (Vec<_>, Vec<_>) = merge::columns(&fields)?.into_iter().unzip();
         if columns.is_empty() {
             return Err(ShapeError::NoColumns);
         }

@@ -3,7 +3,6 @@
 
 use apache_avro::Schema;
 use apache_avro::schema::{NamesRef, RecordSchema, ResolvedSchema, UnionSchema};
-use serde_json::Value;
 
 use super::error::ShapeError;
 use super::{Element, Kind};
@@ -29,12 +28,11 @@ pub(super) struct Branch {
     /// What it is called in each version that has it, newest first.
     pub names: Vec<(usize, String)>,
     pub aliases: Vec<String>,
-    pub default: Option<Value>,
     pub nullable: bool,
     pub tree: Tree,
     /// The newest version that has it, counted from 1.
     pub version: usize,
-    /// Whether some version lacks it while it has what is above.
+    /// Whether some version lacks it.
     pub lacked: bool,
 }
 
@@ -91,7 +89,6 @@ impl<'s> Walk<'s> {
                 name: field.name.clone(),
                 names: vec![(self.version, field.name.clone())],
                 aliases: field.aliases.clone(),
-                default: field.default.clone(),
                 nullable,
                 tree,
                 version: self.version,

@@ -1,4 +1,4 @@
-//! A shape and one writer's schema: whether they fit, and what the writer doesn't have.
+//! A shape and one writer's schema: whether they fit.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,11 +7,11 @@ use apache_avro::Schema;
 use super::error::ShapeError;
 use super::merge::promote;
 use super::tree::{self, Branch, Tree};
-use super::{Column, Fill, Shape};
+use super::{Column, Shape};
 
 impl Shape {
     /// Whether rows of this writer fit as they are: every field has a column that holds it, and every column that it
-    /// lacks may be null or has a default. If not, the shape has to be made again with this version in it.
+    /// lacks may be null. If not, the shape has to be made again with this version in it.
     pub fn covers(&self, writer: &Schema) -> bool {
         let Ok(fields) = Fields::of(writer) else {
             return false;
@@ -24,27 +24,9 @@ impl Shape {
             .all(|(path, leaf)| leaf.tree == Tree::Nothing || used.contains(path.as_str()));
         let all_held = self.columns.iter().zip(&bound).all(|(column, path)| match path {
             Some(path) => fields.leaves.get(*path).is_some_and(|leaf| holds(column, leaf)),
-            None => column.nullable || column.fill(fields.present(column)).is_some(),
+            None => column.nullable,
         });
         all_used && all_held
-    }
-
-    /// The columns for which this writer has no field, each with what stands in its place (`None` = null).
-    ///
-    /// # Errors
-    /// When the schema can't be flattened at all.
-    pub fn fills_for(&self, writer: &Schema) -> Result<Vec<(usize, Option<Fill>)>, ShapeError> {
-        let fields = Fields::of(writer)?;
-        let bound = self.bound(&fields);
-        let lacked = self
-            .columns
-            .iter()
-            .zip(bound)
-            .enumerate()
-            .filter(|(_, (_, path))| path.is_none());
-        Ok(lacked
-            .map(|(index, (column, _))| (index, column.fill(fields.present(column)).cloned()))
-            .collect())
     }
 
     /// Refuses aliases through which one name means different columns in different versions: whoever sees a writer's
@@ -99,7 +81,6 @@ fn holds(column: &Column, leaf: &Leaf) -> bool {
 /// A writer's fields by path.
 struct Fields {
     leaves: HashMap<String, Leaf>,
-    records: HashSet<String>,
 }
 
 struct Leaf {
@@ -109,10 +90,7 @@ struct Leaf {
 
 impl Fields {
     fn of(writer: &Schema) -> Result<Self, ShapeError> {
-        let mut fields = Self {
-            leaves: HashMap::new(),
-            records: HashSet::new(),
-        };
+        let mut fields = Self { leaves: HashMap::new() };
         fields.add(tree::of(writer, 1)?, "", false);
         Ok(fields)
     }
@@ -122,25 +100,11 @@ impl Fields {
             let path = super::join(above, &branch.name);
             let nullable = nullable_above || branch.nullable;
             match branch.tree {
-                Tree::Record(branches) => {
-                    self.add(branches, &path, nullable);
-                    self.records.insert(path);
-                }
+                Tree::Record(branches) => self.add(branches, &path, nullable),
                 tree => {
                     self.leaves.insert(path, Leaf { tree, nullable });
                 }
             }
         }
-    }
-
-    /// How many of the leading names of a column's path (or of an alias of it) the writer has.
-    fn present(&self, column: &Column) -> usize {
-        let leading = |path: &str| {
-            let ends = path.match_indices('.').map(|(end, _)| end);
-            ends.take_while(|end| path.get(..*end).is_some_and(|record| self.records.contains(record)))
-                .count()
-        };
-        let aliases = column.aliases.iter().map(|path| leading(path));
-        aliases.max().unwrap_or_default().max(leading(&column.path))
     }
 }

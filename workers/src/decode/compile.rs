@@ -1,14 +1,14 @@
 //! Writer schema and shape to a plan.
 //!
 //! First a survey of the writer's fields by path, then each column finds the field that fills it (its own path before an
-//! alias), then one walk in the writer's order makes the steps. A column without a field gets the newest version's default
-//! where the record is that lacks it: inside an optional record, only when that record is there.
+//! alias), then one walk in the writer's order makes the steps. A column without a field is null,
+//! whatever default a later version gives it.
 
 use std::collections::{HashMap, HashSet};
 
 use apache_avro::Schema;
 use apache_avro::schema::{NamespaceRef, RecordSchema, ResolvedSchema};
-use pipeline::shape::{Fill, Kind, Shape};
+use pipeline::shape::{Kind, Shape};
 
 use super::columns::layout;
 use super::error::PlanError;
@@ -30,18 +30,21 @@ pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
         types: TypesBuilder::new(resolved.get_names()),
         paths: Vec::new(),
         placed: HashMap::new(),
-        fills: HashMap::new(),
+        lacked: Vec::new(),
     };
     let mut survey = Survey::default();
     let root = compiler.around(record, None);
     compiler.survey(record, root.as_deref(), "", &mut survey)?;
     compiler.place(&survey)?;
-    let (steps, _) = compiler.record(Place {
+    let (mut steps, _) = compiler.record(Place {
         record,
         around: root.as_deref(),
         path: "",
         depth: 1,
     })?;
+    if !compiler.lacked.is_empty() {
+        steps.push(Step::Nulls(compiler.lacked));
+    }
     Ok(Plan {
         steps,
         paths: compiler.paths,
@@ -54,7 +57,6 @@ pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
 #[derive(Default)]
 struct Survey {
     leaves: HashSet<String>,
-    records: HashSet<String>,
 }
 
 struct Compiler<'a> {
@@ -64,8 +66,8 @@ struct Compiler<'a> {
     paths: Vec<String>,
     /// Writer path of a field -> its column.
     placed: HashMap<String, usize>,
-    /// Writer path of a record -> the columns that it lacks.
-    fills: HashMap<String, Vec<(usize, Option<Fill>)>>,
+    /// Columns without a field.
+    lacked: Vec<usize>,
 }
 
 /// A record in the writer: where it is, and how many containers are around its fields.
@@ -179,7 +181,6 @@ impl<'a> Compiler<'a> {
             match self.record_field(&field.schema, around, &path)? {
                 Some(inner) => {
                     self.survey(inner.record, inner.namespace.as_deref(), &path, survey)?;
-                    survey.records.insert(path);
                 }
                 None => {
                     survey.leaves.insert(path);
@@ -189,7 +190,7 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// Decides for each column which field fills it, or else which default.
+    /// Decides for each column which field fills it, or else that it is null.
     fn place(&mut self, survey: &Survey) -> Result<(), PlanError> {
         for (index, column) in self.shape.columns.iter().enumerate() {
             let paths = || std::iter::once(&column.path).chain(&column.aliases);
@@ -202,13 +203,10 @@ impl<'a> Compiler<'a> {
                 self.placed.insert(path.clone(), index);
                 continue;
             }
-            let records = paths().map(|path| records_above(path, survey));
-            let (present, record) = records.max_by_key(|(present, _)| *present).unwrap_or_default();
-            let fill = column.fill(present).cloned();
-            if fill.is_none() && !column.nullable {
-                return Err(not_covered(&column.name, "lacks its field, which has no default"));
+            if !column.nullable {
+                return Err(not_covered(&column.name, "lacks its field"));
             }
-            self.fills.entry(record).or_default().push((index, fill));
+            self.lacked.push(index);
         }
         Ok(())
     }
@@ -265,10 +263,6 @@ impl<'a> Compiler<'a> {
                 true => steps.push(self.optional(inner.null, inside, touched.clone(), path)?),
             }
             columns.extend(touched);
-        }
-        for (column, fill) in self.fills.remove(place.path).unwrap_or_default() {
-            steps.push(Step::Fill { column, fill });
-            columns.push(column);
         }
         Ok((steps, columns))
     }
@@ -380,18 +374,6 @@ impl<'a> Compiler<'a> {
             .map(|column| column.name.clone())
             .unwrap_or_default()
     }
-}
-
-/// How many leading names of a column's path are records of the writer, and the path of the last of them.
-fn records_above(path: &str, survey: &Survey) -> (usize, String) {
-    let ends = path
-        .match_indices('.')
-        .map(|(end, _)| path.get(..end).unwrap_or_default());
-    let records: Vec<&str> = ends.take_while(|record| survey.records.contains(*record)).collect();
-    (
-        records.len(),
-        records.last().map(|record| (*record).to_owned()).unwrap_or_default(),
-    )
 }
 
 fn level(depth: u32, path: &str) -> Result<u32, PlanError> {

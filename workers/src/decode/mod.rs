@@ -23,7 +23,6 @@ mod column;
 mod columns;
 mod slot;
 mod scalar;
-mod defaults;
 mod compile;
 mod plan;
 

@@ -1,12 +1,11 @@
 //! A compiled plan, and how it runs.
 
 use apache_avro::Schema;
-use pipeline::shape::{Fill, Shape};
+use pipeline::shape::Shape;
 
 use super::columns::Columns;
 use super::compile;
 use super::cursor::Cursor;
-use super::defaults;
 use super::error::{DecodeError, Fault, PlanError};
 use super::slot::Slot;
 use super::types::{TypeId, Types};
@@ -36,8 +35,8 @@ pub(super) enum Step {
         columns: Vec<usize>,
         path: usize,
     },
-    /// A column that this version of the schema lacks.
-    Fill { column: usize, fill: Option<Fill> },
+    /// Columns that this version of the schema lacks.
+    Nulls(Vec<usize>),
 }
 
 impl Plan {
@@ -114,10 +113,7 @@ impl Plan {
                         return Err((Fault::Union, Some(*path)));
                     }
                 }
-                Step::Fill { column, fill } => {
-                    let column = columns.columns.get_mut(*column).ok_or((Fault::WrongColumns, None))?;
-                    defaults::push(fill.as_ref(), column).map_err(|fault| (fault, None))?;
-                }
+                Step::Nulls(lacked) => push_nulls(lacked, columns).map_err(|fault| (fault, None))?,
             }
         }
         Ok(())
