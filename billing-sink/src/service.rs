@@ -132,12 +132,22 @@ impl<L: Ledger> BillingService<L> {
                     partition,
                 } = source;
                 let reason = &outcome.reason;
-                tracing::error!(
-                    pipeline,
-                    topic,
-                    partition,
-                    "a part is refused ({name}), its sender stops: {reason}"
-                );
+                if outcome.cursor < 0 {
+                    // A partition's first range: its sender learns from this answer that it begins here.
+                    tracing::info!(
+                        pipeline,
+                        topic,
+                        partition,
+                        "nothing is known of this partition yet: {reason}"
+                    );
+                } else {
+                    tracing::error!(
+                        pipeline,
+                        topic,
+                        partition,
+                        "a part is refused ({name}), its sender stops: {reason}"
+                    );
+                }
             }
         }
         self.applied.send_replace(());

@@ -11,7 +11,7 @@ use crate::verdict::verdict;
 pub(crate) const DEADLINE_PASSED: &str = "sluice: insert deadline passed";
 
 /// From the end of `running_max` to giving up on the answer: the time for the bytes to travel.
-const ANSWER_GRACE: Duration = Duration::from_secs(2);
+pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(2);
 
 /// What to insert, as what, and until when.
 #[derive(Debug, Clone, Copy)]
@@ -92,7 +92,7 @@ impl Client {
 }
 
 /// Whatever the server's defaults or the user's profile say: these decide whether an insert happens once.
-fn pinned_settings(seconds: u64) -> Vec<(&'static str, String)> {
+pub(crate) fn pinned_settings(seconds: u64) -> Vec<(&'static str, String)> {
     let rows = (ROWS_MAX + 1).to_string();
     vec![
         // The body is in compressed frames, and the answer comes when all is written.

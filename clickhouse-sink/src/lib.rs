@@ -15,11 +15,13 @@ mod block;
 mod verdict;
 mod insert;
 mod read_back;
+mod feed;
 pub mod schema;
 
 pub use block::{Block, Identity, encode};
 pub use client::Client;
 pub use error::Error;
+pub use feed::{Feed, Feeding};
 pub use hash::row_hashes;
 pub use insert::{Insert, Inserted};
 pub use order::sort_order;

@@ -33,6 +33,9 @@ pub struct RowId {
     pub row_hash: u64,
 }
 
+/// Answers out of a cache are about the past.
+pub(crate) const FRESH: [(&str, &str); 2] = [("use_query_cache", "0"), ("use_query_condition_cache", "0")];
+
 impl Client {
     /// The rows that `table` has of `ranges`, in no order; a row that is there twice comes twice. One query, which the
     /// minmax index on the position makes cheap. Only true once nothing that could write them runs any more: see [`Client::running`].
@@ -47,11 +50,7 @@ impl Client {
             "SELECT CAST(_topic AS String), _partition, _offset, _index, _row_hash FROM {} WHERE {within} FORMAT RowBinary",
             self.table(table),
         );
-        // Answers out of a cache are about the past.
-        let fresh = [
-            ("use_query_cache", "0".to_owned()),
-            ("use_query_condition_cache", "0".to_owned()),
-        ];
+        let fresh = FRESH.map(|(name, value)| (name, value.to_owned()));
         decode(&self.query_bytes(&sql, &fresh).await?)
     }
 }
@@ -65,7 +64,7 @@ const BOXES_MAX: usize = 8;
 /// each part: 500 parts and 128 ranges took six seconds, a thousand ranges more than a minute. So the index is asked
 /// about a few boxes (some partitions, from one offset to another) that hold all ranges, and the rows in them are
 /// compared with the ranges themselves in a way that the index doesn't see: a tenth of that, and constant.
-fn within(ranges: &[Range]) -> Option<String> {
+pub(crate) fn within(ranges: &[Range]) -> Option<String> {
     let mut topics = BTreeMap::<&str, Vec<&Range>>::new();
     for range in ranges.iter().filter(|range| range.start < range.end) {
         topics.entry(&range.topic).or_default().push(range);

@@ -139,7 +139,15 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<Running, Error> {
 
 /// Revision 0: no rules, every event is delivered unchanged.
 fn empty_revision() -> RevisionId {
-    let nothing = rules::Revision::compile(0, &[], &Catalog { events: Vec::new() });
+    let nothing = rules::Revision::compile(
+        0,
+        &[],
+        &Catalog {
+            events: Vec::new(),
+            alerts: true,
+            charges: true,
+        },
+    );
     // Nothing has no faults. Should that ever change, 0 is a digest like another.
     RevisionId {
         number: 0,

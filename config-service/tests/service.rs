@@ -44,7 +44,11 @@ fn catalog(amount: &str) -> Catalog {
         table: "orders".to_owned(),
         tables: vec!["orders".to_owned()],
     };
-    Catalog { events: vec![event] }
+    Catalog {
+        events: vec![event],
+        alerts: true,
+        charges: true,
+    }
 }
 
 struct Service {

@@ -9,6 +9,10 @@ use arrow::datatypes::SchemaRef;
 pub struct Catalog {
     /// In the order of the pipeline's sources: [`Revision::apply`](crate::Revision::apply) takes the index.
     pub events: Vec<EventShape>,
+    /// Whether alerts go anywhere. If not, rules that raise them are refused.
+    pub alerts: bool,
+    /// Whether charges go anywhere. If not, rules that make them are refused.
+    pub charges: bool,
 }
 
 /// One event.
@@ -65,6 +69,7 @@ impl Catalog {
     /// Equal catalogs have equal digests: programs compiled for one serve the other.
     pub(crate) fn digest(&self) -> u64 {
         let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+        (self.alerts, self.charges).hash(&mut hasher);
         for event in &self.events {
             (&event.name, &event.shape, &event.schema, event.tenant).hash(&mut hasher);
             (&event.table, &event.tables).hash(&mut hasher);

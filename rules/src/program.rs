@@ -116,6 +116,17 @@ struct RuleCompiler<'a> {
 
 impl RuleCompiler<'_> {
     fn compile(&self, catalog: &Catalog, notes: &Notes<'_>, events: &mut [Vec<Step>]) {
+        match &self.rule.action {
+            written::Action::Alert { text, .. } if !catalog.alerts => notes.fault(
+                &text.at,
+                "the pipeline has no alert topic: give it one with `sinks.alerts.topic`",
+            ),
+            written::Action::Charge { meter_at, .. } if !catalog.charges => notes.fault(
+                meter_at,
+                "the pipeline has no service that takes charges: name one under `sinks`, such as `billing`",
+            ),
+            _ => {}
+        }
         let chosen = match &self.rule.events {
             Some(names) => self.named_events(names, catalog, notes),
             None => self.fitting_events(catalog, notes),

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub in_flight: Family<Labels, Gauge>,
     /// Partitions that are paused, by reason.
     pub paused: CountBy,
+    /// Batches that closed later than `batch.age_max` after their first record.
+    pub late: Count,
     /// Promises that were settled by reading back.
     pub settled: Count,
     /// Number of the rules revision in force.
@@ -79,6 +81,7 @@ impl Metrics {
             stopped: Family::default(),
             in_flight: Family::default(),
             paused: CountBy::default(),
+            late: Counter::default(),
             settled: Counter::default(),
             rules_revision: Gauge::default(),
         };
@@ -111,6 +114,11 @@ impl Metrics {
         registry.register("alerts", "alerts committed", metrics.alerts.clone());
         registry.register("charges", "charges committed", metrics.charges.clone());
         registry.register("events_dropped", "events that a rule dropped", metrics.dropped.clone());
+        registry.register(
+            "batches_late",
+            "batches that closed later than batch.age_max after their first record: sinks do not keep up",
+            metrics.late.clone(),
+        );
         registry.register(
             "promises_settled",
             "promises settled by reading back",

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
+use clickhouse_sink::Feed;
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
 use rules::{Catalog, EventShape, FieldDef};
@@ -33,6 +34,8 @@ pub struct Model {
     pub catalog: Arc<Catalog>,
     /// By table: the columns that it stores as `LowCardinality`.
     pub low_cardinality: Vec<Arc<Vec<String>>>,
+    /// How each rollup is fed from the rows of its table.
+    pub feeds: Vec<Feed>,
     /// Grows by one with every change of a shape.
     pub version: u64,
 }
@@ -98,12 +101,14 @@ impl Model {
             ))
         };
         let low_cardinality = pipeline.tables.iter().enumerate().map(low).collect();
+        let feeds = clickhouse_sink::schema::feeds(&pipeline, &shapes);
         Ok(Model {
             pipeline,
             shapes,
             envelopes,
             catalog,
             low_cardinality,
+            feeds,
             version,
         })
     }
@@ -144,6 +149,8 @@ fn catalog(pipeline: &Pipeline, shapes: &[Shape], envelopes: &[Envelope]) -> Cat
         });
     Catalog {
         events: events.collect(),
+        alerts: pipeline.sinks.alerts.is_some(),
+        charges: !pipeline.sinks.grpc.is_empty(),
     }
 }
 

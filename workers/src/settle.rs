@@ -1,10 +1,10 @@
-//! Settles a pending promise: waits until no old insert can land, then reads back what is there and compares it with
-//! what was promised.
+//! Settles a pending promise: waits until no old insert can land, then reads back what is there, in tables and in their
+//! rollups, and compares it with what was promised.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use clickhouse_sink::{Client, Range as StoredRange, RowId};
+use clickhouse_sink::{Client, Feed, Range as StoredRange, RowId};
 use exactly_once_protocol::{Promise, Range, StopCode};
 
 use crate::model::Model;
@@ -14,8 +14,19 @@ use crate::transform::Outputs;
 /// Between two questions to a server that is away or still busy.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Rows that ClickHouse has of a range, by table index.
-pub type Present = BTreeMap<usize, Vec<RowId>>;
+/// Between two lines of the log about the same outage.
+const TELL_AGAIN: Duration = Duration::from_secs(30);
+
+/// What ClickHouse has of a range.
+#[derive(Debug, Default)]
+pub struct Present {
+    /// Rows, by table index.
+    pub rows: BTreeMap<usize, Vec<RowId>>,
+    /// Rollups that lack some of these rows: a server died between the table and the view.
+    pub unfed: Vec<Feed>,
+    /// The range, as ClickHouse knows it.
+    pub range: Option<StoredRange>,
+}
 
 /// Waits until the server's own clock is past the deadline and the grace, and no insert of the promise runs any more,
 /// then reads every table that the source may write to. Waits as long as the server is away.
@@ -23,17 +34,25 @@ pub async fn read_back(client: &Client, model: &Model, promise: &Promise, range:
     let grace_ms = i64::try_from(model.pipeline.batch.grace.as_millis()).unwrap_or(i64::MAX);
     let after_ms = promise.deadline_ms.saturating_add(grace_ms);
     let prefix = query_prefix(&model.pipeline.name, promise.token);
+    let mut told: Option<Instant> = None;
     loop {
-        match safe(client, after_ms, &prefix).await {
-            Ok(None) => match tables(client, model, range).await {
-                Ok(present) => return present,
-                Err(error) => tracing::warn!(%error, "cannot read back yet"),
-            },
+        let asked = match safe(client, after_ms, &prefix).await {
+            Ok(None) => tables(client, model, range).await.map(Some),
             Ok(Some(wait)) => {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            Err(error) => tracing::warn!(%error, "cannot read back yet"),
+            Err(error) => Err(error),
+        };
+        match asked {
+            Ok(Some(present)) => return present,
+            Ok(None) => {}
+            Err(error) if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) => {
+                told = Some(Instant::now());
+                let (partition, start, end) = (range.partition.partition, range.start, range.end);
+                tracing::warn!(%error, partition, start, end, "cannot read back yet, asking again until ClickHouse answers");
+            }
+            Err(error) => tracing::debug!(%error, "cannot read back yet"),
         }
         tokio::time::sleep(ASK_AGAIN).await;
     }
@@ -61,12 +80,21 @@ async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present,
         start: range.start,
         end: range.end,
     };
-    let mut present = Present::new();
+    let mut present = Present::default();
     for name in &model.catalog.events[source].tables {
-        if let Some(table) = model.table(name) {
-            present.insert(table, client.read_back(name, std::slice::from_ref(&asked)).await?);
+        let Some(table) = model.table(name) else { continue };
+        let ranges = std::slice::from_ref(&asked);
+        let rows = client.read_back(name, ranges).await?;
+        if !rows.is_empty() {
+            for feed in model.feeds.iter().filter(|feed| feed.from == *name) {
+                if client.unfed(feed, ranges).await? > 0 {
+                    present.unfed.push(feed.clone());
+                }
+            }
         }
+        present.rows.insert(table, rows);
     }
+    present.range = Some(asked);
     Ok(present)
 }
 
@@ -74,7 +102,7 @@ async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present,
 /// stop the partition: they were not put there by this protocol.
 pub fn missing(outputs: &Outputs, present: &Present) -> Result<Vec<Vec<usize>>, StopCode> {
     let mut found: BTreeMap<(usize, i64, u16), u64> = BTreeMap::new();
-    for (table, rows) in present {
+    for (table, rows) in &present.rows {
         for row in rows {
             if found.insert((*table, row.offset, row.index), row.row_hash).is_some() {
                 return Err(StopCode::RowsAltered);

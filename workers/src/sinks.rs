@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clickhouse_sink::{Client, Identity, Insert, Inserted};
+use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Range};
 use exactly_once_protocol::{Delivered, Partition, StopCode};
 use pipeline::{GrpcSink, Pipeline};
 use prost::Message as _;
@@ -80,6 +80,17 @@ pub struct Shipment {
     pub outputs: Arc<Outputs>,
     /// For each entry of `outputs.tables` the rows to insert; `None` = all of them.
     pub rows: Option<Vec<Vec<usize>>>,
+    /// Rollups that lack rows which their tables have.
+    pub unfed: Option<Arc<Unfed>>,
+}
+
+/// Rollups that a dying server left short of the rows of a range.
+#[derive(Debug)]
+pub struct Unfed {
+    /// Which ones.
+    pub feeds: Vec<Feed>,
+    /// Of which rows.
+    pub range: Range,
 }
 
 /// One delivery of one batch.
@@ -161,7 +172,42 @@ impl Sinks {
                 }
             }
         }
-        futures::future::join_all(inserts).await.into_iter().all(|clean| clean)
+        let inserted = futures::future::join_all(inserts).await.into_iter().all(|clean| clean);
+        // After the rows: what they bring their rollups themselves must not be fed again.
+        inserted && self.feed_all(delivery, deadline_ms).await
+    }
+
+    async fn feed_all(&self, delivery: &Delivery, deadline_ms: i64) -> bool {
+        for (nth, unfed) in delivery.shipments.iter().map(|shipment| &shipment.unfed).enumerate() {
+            for (at, feed) in unfed.iter().flat_map(|unfed| unfed.feeds.iter().enumerate()) {
+                let Some(unfed) = unfed else { continue };
+                let name = format!("{}-feed-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
+                let feeding = Feeding {
+                    ranges: std::slice::from_ref(&unfed.range),
+                    token: &name,
+                    query_id: &name,
+                    deadline_unix_s: deadline_ms.div_euclid(1000),
+                    running_max: INSERT_RUNNING_MAX,
+                };
+                let outcome = self.clickhouse.feed(feed, feeding).await;
+                if outcome != Inserted::Clean {
+                    tracing::warn!(
+                        rollup = feed.rollup,
+                        ?outcome,
+                        "a rollup could not be fed; it is looked at again"
+                    );
+                    return false;
+                }
+                let (topic, partition) = (&unfed.range.topic, unfed.range.partition);
+                tracing::info!(
+                    rollup = feed.rollup,
+                    topic,
+                    partition,
+                    "a rollup lacked rows of its table and was fed"
+                );
+            }
+        }
+        true
     }
 
     async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {

@@ -8,6 +8,7 @@ use pipeline::{Pipeline, Table};
 use super::plan::Refusal;
 use super::rollup::WantedRollup;
 use super::table::WantedTable;
+use crate::feed::Feed;
 use crate::native::Layout;
 
 /// All tables and rollups of a pipeline, each as it should be.
@@ -54,6 +55,17 @@ pub fn desired(pipeline: &Pipeline, shapes: &[Shape]) -> Result<Desired, Vec<Ref
     } else {
         Err(refusals)
     }
+}
+
+/// How each rollup of a pipeline is fed from the rows of its table; those that the schemas don't allow are left out, for
+/// [`desired`] refuses them.
+pub fn feeds(pipeline: &Pipeline, shapes: &[Shape]) -> Vec<Feed> {
+    let feed = |rollup: &pipeline::Rollup| {
+        let table = pipeline.tables.get(rollup.from)?;
+        let wanted = WantedRollup::new(pipeline, rollup, shapes.get(table.source)?);
+        wanted.ok().map(|wanted| wanted.feed)
+    };
+    pipeline.rollups.iter().filter_map(feed).collect()
 }
 
 fn without_shape(table: &Table) -> Refusal {

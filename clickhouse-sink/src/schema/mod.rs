@@ -10,6 +10,6 @@ mod existing;
 mod column;
 mod plan;
 
-pub use desired::{Desired, desired, low_cardinality};
+pub use desired::{Desired, desired, feeds, low_cardinality};
 pub use existing::{TableColumn, columns};
 pub use plan::{Change, Plan, Refusal, add_columns, apply, plan};

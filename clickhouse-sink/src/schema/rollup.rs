@@ -11,11 +11,17 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::desired::event_time;
 use super::plan::Refusal;
 use super::table::bad_column;
+use crate::feed::Feed;
 use crate::native::Layout;
 use crate::sql;
 
 /// The column with the beginning of each bucket of event time.
 const BUCKET: &str = "bucket";
+/// The column of the states with the identities of the rows that are in them: how a state that a dying server left short
+/// is told from a whole one. See [`crate::Feed`].
+const ROWS: &str = "_rows";
+/// A row's identity as 64 bits. Never change it: states hold it.
+const ROW_IDENTITY: &str = "sipHash64(src._topic, src._partition, src._offset, src._index)";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WantedRollup {
@@ -24,6 +30,8 @@ pub(super) struct WantedRollup {
     pub from: String,
     /// In the order in which they have to be made: what feeds comes last.
     pub parts: [Part; 3],
+    /// How the states of some rows are made.
+    pub feed: Feed,
     pub dedup_window: u32,
     /// Marks the parts in their comments, so that another definition under the same name is noticed.
     pub comment: String,
@@ -74,17 +82,22 @@ impl WantedRollup {
             .filter_map(|measure| keep(measured(&what, measure, shape)))
             .collect();
         let time = keep(event_time(pipeline, table.source, shape).map(|time| bucket(time, rollup.every.as_secs())));
-        if by.iter().chain(&measures).any(|output| output.name == BUCKET) {
-            refusals.push(Refusal {
-                what,
-                reason: format!("`{BUCKET}` is the name of the column with the time"),
-                remedy: "name the measure or the column otherwise".to_owned(),
-            });
+        for (taken, why) in [
+            (BUCKET, "with the time"),
+            (ROWS, "that remembers which rows were summed up"),
+        ] {
+            if by.iter().chain(&measures).any(|output| output.name == taken) {
+                refusals.push(Refusal {
+                    what: what.clone(),
+                    reason: format!("`{taken}` is the name of the column {why}"),
+                    remedy: "name the measure or the column otherwise".to_owned(),
+                });
+            }
         }
         let Some(time) = time.filter(|_| refusals.is_empty()) else {
             return Err(refusals);
         };
-        let parts = parts(&rollup.name, &table.name, (&time, &by, &measures));
+        let (parts, feed) = parts(&rollup.name, &table.name, (&time, &by, &measures));
         let digest = xxh3_64(
             parts
                 .iter()
@@ -97,6 +110,7 @@ impl WantedRollup {
             name: rollup.name.clone(),
             from: table.name.clone(),
             parts,
+            feed,
             dedup_window: table.dedup_window,
             comment: format!("{COMMENT_HEAD}{digest:016x}"),
         })
@@ -120,9 +134,16 @@ impl WantedRollup {
 /// How the comment of every part of a rollup begins.
 pub(super) const COMMENT_HEAD: &str = "sluice rollup ";
 
-fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Output])) -> [Part; 3] {
+fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Output])) -> ([Part; 3], Feed) {
+    let rows = Output {
+        name: ROWS.to_owned(),
+        type_name: "AggregateFunction(groupUniqArray, UInt64)".to_owned(),
+        feed: format!("groupUniqArrayState({ROW_IDENTITY})"),
+        read: String::new(),
+    };
     let keys: Vec<&Output> = by.iter().chain([time]).collect();
     let all: Vec<&Output> = [time].into_iter().chain(by).chain(measures).collect();
+    let states: Vec<&Output> = all.iter().copied().chain([&rows]).collect();
     let list = |outputs: &[&Output], of: fn(&Output) -> String| {
         outputs.iter().map(|output| of(output)).collect::<Vec<_>>().join(", ")
     };
@@ -132,13 +153,25 @@ fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Ou
         kind,
         body,
     };
-    [
+    let feed = Feed {
+        rollup: name.to_owned(),
+        from: from.to_owned(),
+        state: state.clone(),
+        columns: list(&states, |output| sql::name(&output.name)),
+        values: list(&states, |output| output.feed.clone()),
+        group_by: list(&keys, |output| output.feed.clone()),
+        bucket: time.feed.clone(),
+        bucket_column: BUCKET,
+        row: ROW_IDENTITY,
+        rows_column: ROWS,
+    };
+    let parts = [
         part(
             &state,
             PartKind::State,
             format!(
                 "({})\nENGINE = AggregatingMergeTree\nPARTITION BY toYYYYMM({BUCKET})\nORDER BY ({})",
-                list(&all, |output| format!(
+                list(&states, |output| format!(
                     "{} {}",
                     sql::name(&output.name),
                     output.type_name
@@ -162,12 +195,17 @@ fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Ou
             format!(
                 "TO {{db}}.{} AS SELECT {} FROM {{db}}.{} AS src GROUP BY {}",
                 sql::name(&state),
-                list(&all, |output| format!("{} AS {}", output.feed, sql::name(&output.name))),
+                list(&states, |output| format!(
+                    "{} AS {}",
+                    output.feed,
+                    sql::name(&output.name)
+                )),
                 sql::name(from),
                 list(&keys, |output| output.feed.clone()),
             ),
         ),
-    ]
+    ];
+    (parts, feed)
 }
 
 fn bucket(time: &Column, seconds: u64) -> Output {

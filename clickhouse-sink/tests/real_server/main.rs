@@ -10,4 +10,5 @@ mod doubt;
 mod reading_back;
 mod shop;
 mod evolving;
+mod feeding;
 mod refusing;

@@ -76,6 +76,11 @@ pub fn changed(plan: &Plan) -> Vec<String> {
 
 /// Orders with these ids, all in one minute, of 10 EUR each; nothing but what `columns` names.
 pub async fn insert_orders(client: &Client, shape: &Shape, ids: &[&str], token: &str) -> Inserted {
+    insert_orders_at(client, shape, ids, token, 0).await
+}
+
+/// The same, at these offsets of partition 0.
+pub async fn insert_orders_at(client: &Client, shape: &Shape, ids: &[&str], token: &str, first: i64) -> Inserted {
     let rows = ids.len();
     let text = |text: &str| Arc::new(StringArray::from(vec![text; rows])) as ArrayRef;
     let arrays = shape.columns.iter().map(|column| match column.name.as_str() {
@@ -105,7 +110,7 @@ pub async fn insert_orders(client: &Client, shape: &Shape, ids: &[&str], token: 
         _ => new_null_array(&column.kind.arrow(), rows),
     });
     let batch = RecordBatch::try_new(shape.arrow(), arrays.collect()).unwrap();
-    let offsets: Vec<i64> = (0..rows as i64).collect();
+    let offsets: Vec<i64> = (first..first + rows as i64).collect();
     let identity = Identity {
         topic: "order.created",
         partition: &vec![0; rows],

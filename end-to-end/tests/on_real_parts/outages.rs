@@ -44,6 +44,17 @@ fn a_frozen_clickhouse_is_waited_for() {
     });
 }
 
+/// Scenario: ClickHouse is killed between two tables of a batch, or wherever it is, and starts again.
+/// Guarantees: what it had not kept is inserted, what it had is not inserted again; rollups agree with their tables.
+#[test]
+fn a_killed_clickhouse_is_waited_for() {
+    run("crashed", Rules::Directory, async |scenario| {
+        let down = async |scenario: &mut Scenario<'_>| scenario.stack.kill(Part::ClickHouse).await.unwrap();
+        let up = async |scenario: &mut Scenario<'_>| scenario.stack.start(Part::ClickHouse).await.unwrap();
+        away(scenario, down, up).await;
+    });
+}
+
 /// Scenario: the billing service is killed and starts again on its ledger.
 /// Guarantees: every charge is there once, whatever it had applied without having said so.
 #[test]

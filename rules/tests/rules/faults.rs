@@ -180,3 +180,20 @@ fn an_expression_at_the_depth_limit_compiles_on_a_small_stack() {
     );
     assert_eq!(small.spawn(move || faults(&text)).unwrap().join().unwrap(), "no faults");
 }
+
+#[test]
+fn what_would_go_nowhere_is_refused() {
+    let mut catalog = shop::catalog();
+    (catalog.alerts, catalog.charges) = (false, false);
+    let text = r#"tenant: acme
+meters: {revenue: {unit: EUR, scale: 2}}
+rules:
+  - {name: told, events: [order.created], alert: {severity: warning, text: "'x'"}}
+  - {name: paid, events: [order.created], charge: {meter: revenue, quantity: amount_minor}}
+"#;
+    let faults = rules::check("acme.yaml", text, &catalog).unwrap_err();
+    insta::assert_snapshot!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @r#"
+    acme.yaml:4:81: rules[0].alert.text: the pipeline has no alert topic: give it one with `sinks.alerts.topic`
+    acme.yaml:5:59: rules[1].charge.meter: the pipeline has no service that takes charges: name one under `sinks`, such as `billing`
+    "#);
+}

@@ -25,7 +25,11 @@ pub fn catalog() -> Catalog {
     ];
     let mut events: Vec<EventShape> = events.into_iter().map(|(file, table)| event(file, table)).collect();
     events.push(odd());
-    Catalog { events }
+    Catalog {
+        events,
+        alerts: true,
+        charges: true,
+    }
 }
 
 fn event(file: &str, table: &str) -> EventShape {

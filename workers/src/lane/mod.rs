@@ -11,7 +11,7 @@ mod act;
 mod flow;
 mod settling;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -187,6 +187,8 @@ pub struct LaneLoop {
     unknown: BTreeMap<u32, Instant>,
     asking: BTreeMap<u32, u32>,
     brake: Brake,
+    /// Partitions that the health names as stopped.
+    stopped: BTreeSet<Partition>,
     left: bool,
     events: VecDeque<Event>,
 }
@@ -251,6 +253,7 @@ impl LaneLoop {
             unknown: BTreeMap::new(),
             asking: BTreeMap::new(),
             brake,
+            stopped: BTreeSet::new(),
             left: false,
             events: VecDeque::new(),
         };
@@ -466,7 +469,11 @@ impl LaneLoop {
         let (records, bytes) = (self.collector.records(), self.collector.bytes());
         let collected = self.collector.close()?;
         let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
-        self.first_at = None;
+        let waited = self.first_at.take().map_or(Duration::ZERO, |first| first.elapsed());
+        if waited > self.model.pipeline.batch.age_max {
+            // A sink is slow, or the one before was large: what is promised of the age holds while sinks keep up.
+            self.shared.metrics.late.inc();
+        }
         let began = Instant::now();
         let outputs = transform(&self.model, &self.revision, collected)?;
         tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
@@ -494,6 +501,7 @@ impl LaneLoop {
             shipments: vec![Shipment {
                 outputs: Arc::new(outputs),
                 rows: None,
+                unfed: None,
             }],
             kind: Kind::New,
             task: None,
@@ -568,8 +576,31 @@ impl LaneLoop {
         }
     }
 
-    fn report(&self, group: &Group) {
+    /// The part of the worker's health that says that a partition is stopped.
+    fn part_of(&self, partition: Partition) -> serve::Health {
+        let topic = self.topics.name(partition);
+        self.shared.health.part(&format!("{topic}/{}", partition.partition))
+    }
+
+    /// A partition that was handed back or taken again is no longer stopped, here.
+    fn report_stops(&mut self, stops: &[(Partition, StopCode)]) {
+        let still = |partition: &Partition| stops.iter().any(|(stopped, _)| stopped == partition);
+        let (stopped, over) = std::mem::take(&mut self.stopped).into_iter().partition(still);
+        self.stopped = stopped;
+        let over: BTreeSet<Partition> = over;
+        for partition in over {
+            self.part_of(partition).remove();
+        }
+        for code in StopCode::ALL {
+            let count = stops.iter().filter(|(_, of)| *of == code).count();
+            let labels = vec![("code", code.code().to_string()), ("lane", self.settings.slot.clone())];
+            self.shared.metrics.stopped.get_or_create(&labels).set(count as i64);
+        }
+    }
+
+    fn report(&mut self, group: &Group) {
         let standing = self.machine.standing();
+        self.report_stops(&standing.stopped);
         let metrics = &self.shared.metrics;
         let lane = vec![("lane", self.settings.slot.clone())];
         let held = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();

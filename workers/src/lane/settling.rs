@@ -13,7 +13,7 @@ use super::{Held, Inbox, LaneError, LaneLoop};
 use crate::collect::Collector;
 use crate::model::Model;
 use crate::settle::{Present, missing, read_back};
-use crate::sinks::Shipment;
+use crate::sinks::{Shipment, Unfed};
 use crate::transform::{Outputs, transform};
 
 /// One promise that is being settled.
@@ -243,10 +243,13 @@ impl LaneLoop {
         let present = settling.present.take().unwrap_or_default();
         match compared(&settling.promise, &output, &outputs, &present) {
             Ok(rows) => {
+                let feeds = present.unfed;
+                let unfed = present.range.filter(|_| !feeds.is_empty());
                 settling.ready = Some((
                     Shipment {
                         outputs: Arc::new(outputs),
                         rows: Some(rows),
+                        unfed: unfed.map(|range| Arc::new(Unfed { feeds, range })),
                     },
                     output,
                 ));
@@ -273,7 +276,9 @@ impl LaneLoop {
                     ranges.push(output);
                 }
             }
-            let lacking = |shipment: &Shipment| shipment.rows.iter().flatten().any(|rows| !rows.is_empty());
+            let lacking = |shipment: &Shipment| {
+                shipment.unfed.is_some() || shipment.rows.iter().flatten().any(|rows| !rows.is_empty())
+            };
             let kind = Kind::Recovery {
                 missing: shipments.iter().any(lacking),
             };
