@@ -15,7 +15,7 @@ TENANTS ?= 50
 KEEP ?=
 KILL ?=
 
-.PHONY: help demo test quick build fmt machine parts
+.PHONY: help demo stop test quick build fmt machine parts
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
@@ -24,6 +24,9 @@ demo: machine ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KE
 	@scripts/beside-fetch.sh cargo build --workspace --bins
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --duration $(DURATION) --rate $(RATE) --tenants $(TENANTS) \
 	  $(if $(filter-out 0,$(KEEP)),--keep) $(if $(filter-out 0,$(KILL)),--kill)
+
+stop: ## end what `make demo KEEP=1` left running
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --stop
 
 test: ## every check: format, lints, unit, contract and end-to-end tests
 	@scripts/checks.sh

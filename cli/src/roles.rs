@@ -64,6 +64,9 @@ pub struct BillingArgs {
 pub struct Parent {
     #[arg(long, hide = true)]
     pub with_parent: bool,
+    /// Go on without the parent as long as this file is there.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub unless: Option<std::path::PathBuf>,
 }
 
 impl Parent {
@@ -72,8 +75,10 @@ impl Parent {
         let stop = Stop::on_signal();
         if self.with_parent {
             let (parent, stop) = (std::os::unix::process::parent_id(), stop.clone());
+            let kept = self.unless.clone();
             tokio::spawn(async move {
-                while std::os::unix::process::parent_id() == parent {
+                let kept = || kept.as_ref().is_some_and(|file| file.exists());
+                while std::os::unix::process::parent_id() == parent || kept() {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }
                 tracing::warn!("the process that started this one is gone");

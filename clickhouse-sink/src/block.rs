@@ -2,6 +2,7 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 
+use crate::insert::DEADLINE_COLUMN;
 use crate::native::{Layout, varint};
 use crate::plain::plain;
 use crate::{Error, frames};
@@ -30,14 +31,32 @@ pub struct Identity<'a> {
 /// A batch as the server takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Native format in LZ4 frames, for `decompress=1`.
+    /// Native format in LZ4 frames, for `decompress=1`; the last column, the deadline, is added when the block is sent.
     pub bytes: Vec<u8>,
     /// How many rows.
     pub rows: usize,
-    /// `name type, …`: what `input('…')` has to be told.
+    /// `name type, …`: the columns of a table that holds it as it is.
     pub structure: String,
     /// The names alone, in the same order.
     pub columns: Vec<String>,
+}
+
+impl Block {
+    /// The bytes with the deadline in every row (Unix time, seconds), in a frame of its own.
+    pub(crate) fn until(&self, deadline_unix_s: i64) -> Result<Vec<u8>, Error> {
+        let deadline = u32::try_from(deadline_unix_s)
+            .map_err(|_| Error::Block(format!("{deadline_unix_s} s is no point in time of ClickHouse's")))?;
+        let (name, type_name) = DEADLINE_COLUMN;
+        let mut column = Vec::with_capacity(32 + 4 * self.rows);
+        for text in [name, type_name] {
+            varint(&mut column, text.len() as u64);
+            column.extend_from_slice(text.as_bytes());
+        }
+        (0..self.rows).for_each(|_| column.extend_from_slice(&deadline.to_le_bytes()));
+        let mut bytes = self.bytes.clone();
+        bytes.extend(frames::compress(&column)?);
+        Ok(bytes)
+    }
 }
 
 /// Writes the rows of `batch` and where they came from as one block, in this `order` (see [`crate::sort_order`]; a
@@ -54,7 +73,8 @@ pub fn encode(
     low_cardinality: &[impl AsRef<str>],
 ) -> Result<Block, Error> {
     fits(batch, identity, order)?;
-    let columns = batch.num_columns() + 5;
+    // Those of the batch, five of the identity, and the deadline.
+    let columns = batch.num_columns() + 6;
     let mut block = Writer {
         raw: Vec::with_capacity(order.len() * 64),
         structure: String::new(),
@@ -202,7 +222,7 @@ mod tests {
         let block = encode(&batch(), &IDENTITY, &[1, 0], &["low"]).unwrap();
         let number = |number: u64| number.to_le_bytes();
         let expected = bytes(&[
-            &[9, 2],
+            &[10, 2],
             b"\x01t\x06String\x02bc\x01a",
             b"\x03low\x20LowCardinality(Nullable(String))",
             &number(1),
@@ -235,6 +255,9 @@ mod tests {
             &number(7),
         ]);
         assert_eq!(decompress(&block.bytes), expected);
+        let deadline = bytes(&[b"\x09_deadline\x0FDateTime('UTC')", &[1, 2, 0, 0, 1, 2, 0, 0]]);
+        assert_eq!(decompress(&block.until(0x201).unwrap()), [expected, deadline].concat());
+        assert!(block.until(-1).is_err());
         assert_eq!(block.rows, 2);
         assert_eq!(
             block.columns,
@@ -263,7 +286,7 @@ mod tests {
     fn some_of_the_rows_can_be_written_and_none_beyond_them() {
         let block = encode(&batch(), &IDENTITY, &[1], &[] as &[&str]).unwrap();
         assert_eq!(block.rows, 1);
-        assert!(decompress(&block.bytes).starts_with(b"\x09\x01\x01t\x06String\x02bc"));
+        assert!(decompress(&block.bytes).starts_with(b"\x0A\x01\x01t\x06String\x02bc"));
         let beyond = encode(&batch(), &IDENTITY, &[0, 2], &[] as &[&str]).unwrap_err();
         assert_eq!(
             beyond.to_string(),

@@ -2,8 +2,8 @@
 //!
 //! The driver reports a few acknowledged events a second, with partition and offset. The sampler asks ClickHouse for exactly
 //! these, every few milliseconds, until each is there; the worker's own figures are not asked. A figure is at most one poll
-//! and one round trip too high, never too low. Sluice's tables have an index on partition and offset, so a question reads
-//! few rows however large the table is.
+//! and one round trip too high, never too low. A look must not slow down what it measures: it first asks which parts are
+//! new, and reads those alone; once in a while it reads all, because inserts may end in another order than they began.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -25,6 +25,8 @@ const FEED_MAX: usize = 10_000;
 const PENDING_MAX: usize = 2_000;
 /// An hour: longer than any sample is looked for.
 const LATENCY_MS_MAX: u64 = 3_600_000;
+/// How often all parts are read, not only new ones.
+const WHOLE_EVERY: Duration = Duration::from_millis(500);
 const AFTER_FAULT: Duration = Duration::from_millis(200);
 
 /// Where events become visible.
@@ -40,7 +42,7 @@ pub struct Settings {
     pub password: String,
     /// Topic to table. Topics that aren't here are not looked for.
     pub tables: BTreeMap<String, String>,
-    /// How often to look. Each look costs ClickHouse about a millisecond of CPU.
+    /// How often to look. A look costs ClickHouse 3 ms of CPU when nothing is new, otherwise about 5 ms more.
     pub poll: Duration,
     /// A sample that is not visible after this is given up: a rule may have dropped it.
     pub give_up: Duration,
@@ -149,6 +151,8 @@ impl Sampler {
             http,
             pending: Vec::new(),
             measured: measured.clone(),
+            read: BTreeMap::new(),
+            whole_at: Instant::now(),
         };
         let task = tokio::spawn(search.run(from, until));
         Ok(Self {
@@ -211,6 +215,9 @@ struct Search {
     http: reqwest::Client,
     pending: Vec<Sample>,
     measured: Arc<Mutex<Measured>>,
+    /// The newest block that was read, by table.
+    read: BTreeMap<String, i64>,
+    whole_at: Instant,
 }
 
 impl Search {
@@ -251,14 +258,60 @@ impl Search {
         }
     }
 
-    /// One question for all tables with pending samples.
+    /// Whatever of the pending samples has become visible since the last look.
     async fn look(&mut self) -> Result<(), String> {
+        let whole = self.whole_at.elapsed() >= WHOLE_EVERY;
+        let newest = if whole { BTreeMap::new() } else { self.newest().await? };
+        let Some(question) = self.question((!whole).then_some(&newest)) else {
+            return Ok(());
+        };
+        let answer = self.ask(question).await?;
+        self.take_out(&answer);
+        self.read.extend(newest);
+        if whole {
+            self.whole_at = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// The newest block of each table with pending samples that has one which was not read yet.
+    async fn newest(&self) -> Result<BTreeMap<String, i64>, String> {
+        let tables: HashSet<&String> = self
+            .pending
+            .iter()
+            .filter_map(|sample| self.settings.tables.get(&*sample.topic))
+            .collect();
+        let of_table = tables.iter().map(|table| format!("({})", self.unread(table)));
+        let question = format!(
+            "SELECT table, max(max_block_number) FROM system.parts WHERE {} GROUP BY table SETTINGS max_threads = 1 \
+             FORMAT TabSeparatedRaw",
+            of_table.collect::<Vec<_>>().join(" OR ")
+        );
+        let answer = self.ask(question).await?;
+        let line = |line: &str| {
+            let (table, block) = line.split_once('\t')?;
+            Some((table.to_owned(), block.parse().ok()?))
+        };
+        Ok(answer.lines().filter_map(line).collect())
+    }
+
+    /// The condition on `system.parts` for parts with blocks that were not read yet.
+    fn unread(&self, table: &str) -> String {
+        format!(
+            "active AND database = {} AND table = {} AND max_block_number > {}",
+            quoted(&self.settings.database, '\''),
+            quoted(table, '\''),
+            self.read.get(table).copied().unwrap_or(-1)
+        )
+    }
+
+    async fn ask(&self, question: String) -> Result<String, String> {
         let response = self
             .http
             .post(&self.settings.url)
             .header("x-clickhouse-user", &self.settings.user)
             .header("x-clickhouse-key", &self.settings.password)
-            .body(self.question())
+            .body(question)
             .send()
             .await
             .map_err(|error| error.to_string())?;
@@ -267,6 +320,10 @@ impl Search {
         if !status.is_success() {
             return Err(answer.trim().chars().take(300).collect());
         }
+        Ok(answer)
+    }
+
+    fn take_out(&mut self, answer: &str) {
         let now_ms = unix_ms();
         let seen: HashSet<&str> = answer.lines().collect();
         let mut measured = lock(&self.measured);
@@ -278,22 +335,30 @@ impl Search {
             }
             !visible
         });
-        Ok(())
     }
 
-    fn question(&self) -> String {
+    /// `only`: the tables with news, of which only unread parts are read. `None` if there is nothing to ask.
+    fn question(&self, only: Option<&BTreeMap<String, i64>>) -> Option<String> {
         let mut by_topic: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
         for sample in &self.pending {
             by_topic.entry(&sample.topic).or_default().push(sample);
         }
-        let selects: Vec<String> = by_topic
-            .iter()
-            .filter_map(|(topic, samples)| Some(self.select(topic, self.settings.tables.get(*topic)?, samples)))
-            .collect();
-        format!(
-            "{} SETTINGS max_threads = 1 FORMAT TabSeparatedRaw",
-            selects.join(" UNION ALL ")
-        )
+        let select = |(topic, samples): (&&str, &Vec<&Sample>)| {
+            let table = self.settings.tables.get(*topic)?;
+            match only {
+                None => Some(self.select(topic, table, samples)),
+                Some(news) => news.contains_key(table).then(|| {
+                    let all = self.select(topic, table, samples);
+                    format!(
+                        "{all} AND _part IN (SELECT name FROM system.parts WHERE {})",
+                        self.unread(table)
+                    )
+                }),
+            }
+        };
+        let selects: Vec<String> = by_topic.iter().filter_map(select).collect();
+        let all = selects.join(" UNION ALL ");
+        (!selects.is_empty()).then(|| format!("{all} SETTINGS max_threads = 1 FORMAT TabSeparatedRaw"))
     }
 
     /// The bounds repeat what the list says, because the table's index understands them.

@@ -52,7 +52,11 @@ pub async fn register(address: &RegistryAddress, subject: &str, event: EventType
 }
 
 /// A client for `http` and `https`, with TLS by ring.
-pub(crate) fn client(url: &str) -> reqwest::Result<reqwest::Client> {
+/// An HTTP client of `url` with a patience of 10 s.
+///
+/// # Errors
+/// When the system's certificates cannot be read.
+pub fn client(url: &str) -> reqwest::Result<reqwest::Client> {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Somebody else may install one at the same moment; either will do.
         if rustls::crypto::ring::default_provider().install_default().is_err() {}

@@ -24,6 +24,9 @@ use crate::transform::{Outputs, TableRows};
 /// How long one insert may run on the server after it has started.
 pub const INSERT_RUNNING_MAX: Duration = Duration::from_secs(20);
 
+/// Inserts of one batch that run at the same time.
+const INSERTS_AT_ONCE: usize = 2;
+
 /// Between two tries that the sink refused before anything was sent.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -168,11 +171,20 @@ impl Sinks {
                 let only = shipment.rows.as_ref().map(|rows| rows[at].as_slice());
                 if only.is_none_or(|only| !only.is_empty()) {
                     let name = format!("{}-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
-                    inserts.push(self.insert(rows, only, name, deadline_ms));
+                    let rows_to_go = only.map_or_else(|| rows.batch.num_rows(), <[usize]>::len);
+                    inserts.push((rows_to_go, rows, only, name));
                 }
             }
         }
-        let inserted = futures::future::join_all(inserts).await.into_iter().all(|clean| clean);
+        // A few at a time, small ones first: all at once they share the server's cores and all end last.
+        inserts.sort_by_key(|(rows_to_go, ..)| *rows_to_go);
+        let turns = &tokio::sync::Semaphore::new(INSERTS_AT_ONCE);
+        let in_turn = inserts.into_iter().map(|(_, rows, only, name)| async move {
+            // Never closed, so that a turn always comes.
+            let _turn = turns.acquire().await;
+            self.insert(rows, only, name, deadline_ms).await
+        });
+        let inserted = futures::future::join_all(in_turn).await.into_iter().all(|clean| clean);
         // After the rows: what they bring their rollups themselves must not be fed again.
         inserted && self.feed_all(delivery, deadline_ms).await
     }

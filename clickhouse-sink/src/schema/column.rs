@@ -4,6 +4,7 @@ use super::existing::{Existing, TableColumn};
 use super::plan::{Change, Plan, Refusal};
 use super::table::{IDENTITY, WantedTable};
 use crate::client::Client;
+use crate::insert::DEADLINE_COLUMN;
 use crate::sql;
 
 /// New columns stand where the schema has them, but never behind the identity.
@@ -83,7 +84,8 @@ pub(super) fn plan_left_over(plan: &mut Plan, what: &str, qualified: &str, wante
         .columns
         .iter()
         .map(|(name, _)| name.as_str())
-        .chain(IDENTITY.iter().map(|(name, _)| *name));
+        .chain(IDENTITY.iter().map(|(name, _)| *name))
+        .chain([DEADLINE_COLUMN.0]);
     if known.into_iter().any(|name| name == column.name) {
         return;
     }

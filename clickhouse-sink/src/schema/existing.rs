@@ -17,6 +17,8 @@ pub struct TableColumn {
     pub type_name: String,
     /// `DEFAULT`, `MATERIALIZED`, `ALIAS`, `EPHEMERAL`, or empty.
     pub default_kind: String,
+    /// The expression behind it, or empty.
+    pub default_expression: String,
     /// Whether the table is sorted or parted by it, so that its type can't change.
     pub in_key: bool,
 }
@@ -77,7 +79,7 @@ async fn all_columns(client: &Client, tables: &[&str]) -> Result<BTreeMap<String
         column: TableColumn,
     }
     let sql = format!(
-        "SELECT table, name, type, default_kind, CAST(is_in_sorting_key OR is_in_partition_key AS Bool) AS in_key \
+        "SELECT table, name, type, default_kind, default_expression, CAST(is_in_sorting_key OR is_in_partition_key AS Bool) AS in_key \
          FROM system.columns WHERE database = {} AND table IN ({}) ORDER BY table, position FORMAT JSONEachRow",
         sql::text(client.database()),
         texts(tables)

@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::column::{plan_columns, plan_left_over};
 use super::desired::{Desired, type_of};
-use super::existing::{self, Existing};
+use super::existing::{self, Existing, TableColumn};
 use super::rollup::{COMMENT_HEAD, PartKind, WantedRollup};
-use super::table::{IDENTITY, WantedTable};
+use super::table::{IDENTITY, WantedTable, guarded_columns};
 use crate::client::Client;
+use crate::insert::{DEADLINE_COLUMN, DEADLINE_PASSED};
 use crate::{Error, sql};
 
 /// One statement that is needed.
@@ -107,6 +108,11 @@ pub async fn add_columns(
             reason: "it doesn't exist".to_owned(),
             remedy: "run `sluice schema apply`".to_owned(),
         }),
+        Some(there) if !guarded(there) => plan.refusals.push(Refusal {
+            what: format!("table {table}"),
+            reason: "it doesn't refuse inserts that come after their deadline".to_owned(),
+            remedy: "run `sluice schema apply`".to_owned(),
+        }),
         Some(there) => {
             let typed = |column: &Column| {
                 let type_name =
@@ -167,12 +173,37 @@ fn plan_table(plan: &mut Plan, client: &Client, wanted: &WantedTable, there: Opt
             return;
         }
     }
+    if !guarded(there) {
+        let [(deadline, of_deadline), (inserted_at, of_inserted_at)] = guarded_columns();
+        plan.changes.push(Change {
+            what: what.clone(),
+            sql: format!(
+                "ALTER TABLE {qualified} ADD COLUMN IF NOT EXISTS {} {of_deadline}, MODIFY COLUMN {} {of_inserted_at}",
+                sql::name(deadline),
+                sql::name(inserted_at)
+            ),
+            why: "the table itself refuses inserts that come after their deadline".to_owned(),
+        });
+    }
     plan_columns(plan, client, &wanted.columns, there);
     for column in &there.columns {
         plan_left_over(plan, &what, &qualified, wanted, column);
     }
     plan_keys(plan, &what, wanted, there);
     plan_retention(plan, &what, &qualified, wanted, there);
+}
+
+/// Whether the table has the guard of [`guarded_columns`].
+fn guarded(there: &Existing) -> bool {
+    let (deadline, type_name) = DEADLINE_COLUMN;
+    let comes = |column: &TableColumn| column.type_name == type_name && column.default_kind == "EPHEMERAL";
+    let throws = |column: &TableColumn| {
+        column.default_kind == "DEFAULT"
+            && [deadline, "throwIf", "nowInBlock", DEADLINE_PASSED]
+                .iter()
+                .all(|part| column.default_expression.contains(part))
+    };
+    there.column(deadline).is_some_and(comes) && there.column("_inserted_at").is_some_and(throws)
 }
 
 fn plan_keys(plan: &mut Plan, what: &str, wanted: &WantedTable, there: &Existing) {

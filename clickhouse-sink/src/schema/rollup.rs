@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::desired::event_time;
 use super::plan::Refusal;
-use super::table::bad_column;
+use super::table::{SMALL_PARTS, bad_column};
 use crate::feed::Feed;
 use crate::native::Layout;
 use crate::sql;
@@ -122,7 +122,7 @@ impl WantedRollup {
         let comment = sql::text(&self.comment);
         match part.kind {
             PartKind::State => format!(
-                "CREATE TABLE IF NOT EXISTS {name}\n{body}\nSETTINGS non_replicated_deduplication_window = {}, allow_nullable_key = 1\nCOMMENT {comment}",
+                "CREATE TABLE IF NOT EXISTS {name}\n{body}\nSETTINGS non_replicated_deduplication_window = {}, {SMALL_PARTS}, allow_nullable_key = 1\nCOMMENT {comment}",
                 self.dedup_window
             ),
             PartKind::Read => format!("CREATE VIEW IF NOT EXISTS {name}\n{body}\nCOMMENT {comment}"),

@@ -5,7 +5,14 @@ use pipeline::{Keep, PartitionBy, Pipeline};
 
 use super::desired::{event_time, low_cardinality, type_of};
 use super::plan::Refusal;
+use crate::insert::{DEADLINE_COLUMN, DEADLINE_PASSED};
 use crate::sql;
+
+/// For tables that get a small part from each batch. Merging five parts at a time, as by default, costs more than the
+/// inserts themselves; and statistics of every column, which 26.x collects by default, cost a quarter of an insert and are
+/// only of use to joins. Both are the table's own settings: `ALTER TABLE … MODIFY SETTING` changes them, and Sluice leaves
+/// that alone.
+pub(super) const SMALL_PARTS: &str = "merge_selector_base = 20, auto_statistics_types = ''";
 
 /// What every table has behind the user's columns: where each row came from, what it contains, when it arrived.
 pub(super) const IDENTITY: [(&str, &str); 6] = [
@@ -16,6 +23,24 @@ pub(super) const IDENTITY: [(&str, &str); 6] = [
     ("_row_hash", "UInt64"),
     ("_inserted_at", "DateTime64(3, 'UTC')"),
 ];
+
+/// The guard of every table: each block comes with its deadline in a column that is not stored, and the default of
+/// `_inserted_at`, which no insert names, throws when that has passed. It is computed after the whole block has arrived
+/// and before any of it is written: by `nowInBlock`, because `now` is the time at which the query began, and a request whose
+/// body stalls begins long before its block is there. Rows that are inserted by hand without a deadline are let in.
+pub(super) fn guarded_columns() -> [(&'static str, String); 2] {
+    let (name, type_name) = DEADLINE_COLUMN;
+    let message = sql::text(DEADLINE_PASSED);
+    [
+        (name, format!("{type_name} EPHEMERAL toDateTime(4294967295, 'UTC')")),
+        (
+            "_inserted_at",
+            format!(
+                "DateTime64(3, 'UTC') DEFAULT now64(3, 'UTC') + toIntervalSecond(throwIf(nowInBlock('UTC') >= {name}, {message}))"
+            ),
+        ),
+    ]
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct WantedTable {
@@ -114,14 +139,12 @@ impl WantedTable {
             .iter()
             .map(|(name, type_name)| format!("    {} {type_name}", sql::name(name)))
             .collect();
-        lines.extend(IDENTITY.iter().map(|(name, type_name)| {
-            let default = if *name == "_inserted_at" {
-                " DEFAULT now64(3)"
-            } else {
-                ""
-            };
-            format!("    {} {type_name}{default}", sql::name(name))
-        }));
+        let guarded = guarded_columns();
+        let stored = IDENTITY
+            .iter()
+            .filter(|(name, _)| guarded.iter().all(|(of, _)| of != name));
+        lines.extend(stored.map(|(name, type_name)| format!("    {} {type_name}", sql::name(name))));
+        lines.extend(guarded.map(|(name, definition)| format!("    {} {definition}", sql::name(name))));
         // One index over both: a part's rows are mostly of few partitions, each a narrow span of offsets.
         lines.push("    INDEX _position (_partition, _offset) TYPE minmax GRANULARITY 1".to_owned());
         let mut create = format!(
@@ -139,7 +162,7 @@ impl WantedTable {
             create.push_str(&format!("\nTTL {ttl}"));
         }
         create.push_str(&format!(
-            "\nSETTINGS non_replicated_deduplication_window = {}",
+            "\nSETTINGS non_replicated_deduplication_window = {}, {SMALL_PARTS}",
             self.dedup_window
         ));
         if self.drop_whole_parts {

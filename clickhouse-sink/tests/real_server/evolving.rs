@@ -50,6 +50,7 @@ async fn a_pipeline_gets_its_database_tables_and_rollups_once_and_then_nothing_c
             "_offset Int64",
             "_index UInt16",
             "_row_hash UInt64",
+            "_deadline DateTime('UTC')",
             "_inserted_at DateTime64(3, 'UTC')",
         ]
     );

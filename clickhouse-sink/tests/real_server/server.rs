@@ -63,7 +63,8 @@ pub async fn database(name: &str) -> Client {
 
 /// The identity columns, for tables that tests make by hand.
 pub const IDENTITY: &str = "_topic LowCardinality(String), _partition Int32, _offset Int64, _index UInt16, \
-     _row_hash UInt64, _inserted_at DateTime64(3, 'UTC') DEFAULT now64(3), \
+     _row_hash UInt64, _deadline DateTime('UTC') EPHEMERAL, _inserted_at DateTime64(3, 'UTC') \
+     DEFAULT now64(3) + toIntervalSecond(throwIf(nowInBlock('UTC') >= _deadline, 'sluice: insert deadline passed')), \
      INDEX _position (_partition, _offset) TYPE minmax GRANULARITY 1";
 
 /// A table for [`events`].

@@ -177,9 +177,10 @@ impl Group {
         })
     }
 
-    /// Waits at most `timeout` for a record. Must be called often: it also serves the group.
-    pub fn poll(&self, timeout: Duration) -> Result<Polled<'_>, Error> {
-        match self.consumer.poll(timeout) {
+    /// The next record, if one is there. Must be called often: it also serves the group. There is no timeout, because
+    /// rdkafka spins through the last millisecond of one: who finds nothing sleeps.
+    pub fn poll(&self) -> Result<Polled<'_>, Error> {
+        match self.consumer.poll(Duration::ZERO) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => Ok(Polled::Record(message)),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::Consumer(error)),

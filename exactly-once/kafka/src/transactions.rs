@@ -224,9 +224,19 @@ fn answered(producer: &BaseProducer<Context>, deadline: Instant) -> bool {
         if Instant::now() > deadline {
             return false;
         }
-        producer.poll(Duration::from_millis(1));
+        rest(producer);
     }
     true
+}
+
+/// Serves delivery reports, all that are there, or sleeps: rdkafka's own poll spins through the last millisecond of its
+/// timeout, and without one serves a single batch of reports.
+fn rest(producer: &BaseProducer<Context>) {
+    let before = producer.in_flight_count();
+    producer.poll(Duration::ZERO);
+    if producer.in_flight_count() == before {
+        std::thread::sleep(Duration::from_micros(500));
+    }
 }
 
 fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instant) -> Result<(), KafkaError> {
@@ -245,7 +255,7 @@ fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instan
             Ok(()) => return Ok(()),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) if Instant::now() < deadline => {
                 record = back;
-                producer.poll(Duration::from_millis(1));
+                rest(producer);
             }
             Err((error, _)) => return Err(error),
         }

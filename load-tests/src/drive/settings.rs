@@ -45,6 +45,8 @@ pub struct Settings {
     pub samples: Option<Feed>,
     /// How many to sample.
     pub samples_per_second: f64,
+    /// Events that are due earlier than this are not sampled: systems that have just started warm up.
+    pub samples_after: Duration,
     /// How long to wait for acknowledgements after the last event.
     pub drain: Duration,
     /// How often progress is told.
@@ -109,6 +111,7 @@ impl Settings {
             record: None,
             samples: None,
             samples_per_second: 20.0,
+            samples_after: Duration::ZERO,
             drain: Duration::from_secs(60),
             progress_every: Duration::from_secs(1),
             stop: Stop::default(),
@@ -169,6 +172,17 @@ impl Settings {
             return fault("the share of poison must be between 0 and 1");
         }
         Ok(())
+    }
+
+    /// The number of the first event that may be sampled.
+    pub(crate) fn first_sample(&self) -> u64 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is not negative"
+        )]
+        let first = (self.rate * self.samples_after.as_secs_f64()) as u64;
+        first
     }
 
     /// How many events apart samples are.

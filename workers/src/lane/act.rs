@@ -290,7 +290,8 @@ impl LaneLoop {
         let task = self.shared.runtime.spawn(async move {
             let began = std::time::Instant::now();
             let outcome = sinks.deliver(&delivery).await;
-            tracing::debug!(batch, ?outcome, took = ?began.elapsed(), "delivered");
+            let took = began.elapsed();
+            tracing::debug!(batch, ?outcome, ?took, "delivered");
             tell(&sender, Inbox::Delivered { batch, outcome });
         });
         held.task = Some(task.abort_handle());

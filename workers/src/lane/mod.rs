@@ -4,8 +4,8 @@
 //! The loop's order and why: records first, but at most [`RECORDS_A_TURN`], so that answers of sinks are never more
 //! than a few milliseconds late; then the group, because a rebalance waits for us; then answers; then closing a batch,
 //! because answers may have made room. Polling is never skipped: back-pressure pauses partitions, so that a full lane
-//! still heartbeats and takes part in rebalances. Nothing in the loop blocks but `poll`, for [`IDLE`] at most, and
-//! `seek`, which the client library answers from memory.
+//! still heartbeats and takes part in rebalances. Nothing in the loop blocks but a sleep of [`IDLE`] where
+//! nothing came, and `seek`, which the client library answers from memory.
 
 mod act;
 mod flow;
@@ -35,7 +35,7 @@ use flow::Flow;
 use settling::Settling;
 
 const RECORDS_A_TURN: usize = 2_000;
-const IDLE: Duration = Duration::from_millis(2);
+const IDLE: Duration = Duration::from_millis(1);
 const TICK: Duration = Duration::from_millis(20);
 /// How long a lane that has finished waits for the others; what they have in flight then takes a little longer to settle.
 const LEAVE_TOGETHER: Duration = Duration::from_secs(5);
@@ -317,8 +317,9 @@ impl LaneLoop {
         let until = Instant::now() + LEAVE_TOGETHER;
         while self.shared.unfinished.load(Ordering::Acquire) > 0 && Instant::now() < until {
             // Polling serves the group; a record that still comes stays in the log.
+            std::thread::sleep(IDLE);
             let served = group
-                .poll(IDLE)
+                .poll()
                 .map(|_| ())
                 .map_err(LaneError::from)
                 .and_then(|()| self.take_moves(group));
@@ -331,9 +332,14 @@ impl LaneLoop {
 
     fn take_records(&mut self, group: &Group) -> Result<(), LaneError> {
         for nth in 0..RECORDS_A_TURN {
-            match group.poll(if nth == 0 { IDLE } else { Duration::ZERO })? {
+            match group.poll()? {
                 Polled::Record(message) => self.record(group, &message)?,
-                Polled::Nothing => break,
+                Polled::Nothing => {
+                    if nth == 0 {
+                        std::thread::sleep(IDLE);
+                    }
+                    break;
+                }
                 Polled::OffsetGone(reason) => self.offset_gone(group, &reason),
                 Polled::Trouble(error) => tracing::debug!(%error, "kafka"),
             }

@@ -33,6 +33,9 @@ struct Arguments {
     /// Leave everything running afterwards
     #[arg(long)]
     keep: bool,
+    /// End what an earlier run with --keep left running, and do nothing else
+    #[arg(long)]
+    stop: bool,
     /// Kill and restart workers on the way
     #[arg(long)]
     kill: bool,
@@ -58,6 +61,8 @@ struct Report {
     unexpected: u64,
     events_per_second: f64,
     latency_ms: Milliseconds,
+    /// Events that were due earlier than this, in seconds, are not in `latency_ms`: broker and ClickHouse warm up.
+    latency_from_s: f64,
     /// Workers killed and restarted on the way.
     kills: u64,
     /// What decides every event.
@@ -113,6 +118,11 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 async fn run(arguments: Arguments) -> Outcome<bool> {
+    let ended = roles::end_kept(&arguments.dir).await?;
+    if arguments.stop {
+        println!("{}", if ended { "stopped" } else { "nothing was running" });
+        return Ok(true);
+    }
     let began = Instant::now();
     prepare(&arguments)?;
     println!(
@@ -155,7 +165,7 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
     show::summary(&report, &path);
     if arguments.keep {
         show::what_next(&pipeline, &pipeline_file, &arguments.dir);
-        roles.keep();
+        roles.keep()?;
         stack.keep().await?;
     } else {
         roles.stop_all().await;
@@ -215,7 +225,8 @@ async fn drive_and_verify(
     looking.tables = settings.tables();
     let sampler = Sampler::start(looking)?;
     settings.samples = Some(sampler.feed());
-    settings.samples_per_second = 50.0;
+    settings.samples_per_second = 20.0;
+    settings.samples_after = warm_up(arguments.duration);
     let seed = settings.seed;
     let progress: Arc<Mutex<Option<Progress>>> = Arc::default();
     let latest = Arc::clone(&progress);
@@ -253,7 +264,7 @@ async fn drive_and_verify(
     );
     let latency = sampler.finish(Duration::from_secs(60)).await;
     let verified = verify(pipeline).await?;
-    Ok(report(&driven, &latency, verified, kills, seed))
+    Ok(report(&driven, &latency, verified, (kills, seed, arguments.duration)))
 }
 
 async fn verify(pipeline: &pipeline::Pipeline) -> Outcome<verify::Report> {
@@ -263,7 +274,17 @@ async fn verify(pipeline: &pipeline::Pipeline) -> Outcome<verify::Report> {
     Ok(verify::run(pipeline, options).await?)
 }
 
-fn report(driven: &drive::Report, latency: &Latency, verified: verify::Report, kills: u64, seed: u64) -> Report {
+/// How long a system that has just started warms up: its latency is measured afterwards.
+fn warm_up(duration: Duration) -> Duration {
+    (duration / 4).min(Duration::from_secs(10))
+}
+
+fn report(
+    driven: &drive::Report,
+    latency: &Latency,
+    verified: verify::Report,
+    (kills, seed, duration): (u64, u64, Duration),
+) -> Report {
     // What the verifier never saw in the log although Kafka had acknowledged it is lost, too.
     let vanished = driven.produced.saturating_sub(verified.produced);
     Report {
@@ -283,6 +304,7 @@ fn report(driven: &drive::Report, latency: &Latency, verified: verify::Report, k
             p99: latency.p99,
             max: latency.max,
         },
+        latency_from_s: warm_up(duration).as_secs_f64(),
         kills,
         seed,
         examples: verified.examples,

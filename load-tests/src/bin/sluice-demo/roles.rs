@@ -75,6 +75,8 @@ impl Roles {
         let child = self
             .command(&[role])
             .arg("--with-parent")
+            .arg("--unless")
+            .arg(kept(&self.dir))
             .process_group(0)
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -147,9 +149,40 @@ impl Roles {
         }
     }
 
-    /// Lets the roles go on after this program.
-    pub fn keep(&mut self) {
+    /// Lets the roles go on after this program, until [`end_kept`].
+    pub fn keep(&mut self) -> Outcome<()> {
+        std::fs::write(
+            kept(&self.dir),
+            "the demo's roles run as long as this file is there: `make stop`\n",
+        )?;
         self.running.clear();
+        Ok(())
+    }
+}
+
+fn kept(dir: &Path) -> PathBuf {
+    dir.join("kept")
+}
+
+/// Ends what an earlier demo left running in `dir`: the roles drain, then the stack goes. False if nothing was.
+pub async fn end_kept(dir: &Path) -> Outcome<bool> {
+    let was_kept = kept(dir).exists();
+    if was_kept {
+        std::fs::remove_file(kept(dir))?;
+        let deadline = Instant::now() + Duration::from_secs(60);
+        for (role, url) in READY.iter().rev() {
+            while super::show::get(&url.replace("readyz", "healthz")).await.is_some() {
+                if Instant::now() > deadline {
+                    return Err(format!("{role} of the demo before does not end").into());
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+    match devstack::down(&dir.join("stack")).await {
+        Ok(()) => Ok(true),
+        Err(devstack::Error::NotUp { .. }) => Ok(was_kept),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -13,11 +13,9 @@ const METRICS: &str = "http://127.0.0.1:7301/metrics";
 
 /// The body of a GET that was answered with 200.
 pub async fn get(url: &str) -> Option<String> {
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_millis(800))
-        .build()
-        .ok()?;
-    let answer = client.get(url).send().await.ok()?.error_for_status().ok()?;
+    let client = load_tests::register::client(url).ok()?;
+    let asked = client.get(url).timeout(Duration::from_millis(800)).send();
+    let answer = asked.await.ok()?.error_for_status().ok()?;
     answer.text().await.ok()
 }
 
@@ -126,8 +124,8 @@ pub fn summary(report: &Report, path: &Path) {
     );
     let latency = &report.latency_ms;
     println!(
-        "  publish to visible: p50 {} ms, p95 {} ms, p99 {} ms, max {} ms",
-        latency.p50, latency.p95, latency.p99, latency.max
+        "  publish to visible: p50 {} ms, p95 {} ms, p99 {} ms, max {} ms (after the first {} s)",
+        latency.p50, latency.p95, latency.p99, latency.max, report.latency_from_s
     );
     for example in &report.examples {
         println!("  {example}");
@@ -162,14 +160,11 @@ pub fn what_next(pipeline: &pipeline::Pipeline, file: &Path, dir: &Path) {
         pipeline.connections.clickhouse.database
     );
     println!(
-        "  sluice verify --pipeline {} --stack {}",
+        "  {} verify --pipeline {} --stack {}",
+        std::env::current_exe().map_or_else(|_| "sluice".to_owned(), |exe| shown(&exe.with_file_name("sluice"))),
         shown(file),
         shown(&dir.join("stack"))
     );
     println!("stop it:");
-    println!(
-        "  pkill -TERM -f 'sluice (worker|billing|config) .*{}'; sluice devstack down --stack {}",
-        shown(dir),
-        shown(&dir.join("stack"))
-    );
+    println!("  make stop");
 }
