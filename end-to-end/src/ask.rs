@@ -50,6 +50,11 @@ impl Http {
         answer.text().await.ok()
     }
 
+    /// The body of any answer; `None` when nobody answers.
+    pub async fn body(&self, url: &str) -> Option<String> {
+        self.0.get(url).send().await.ok()?.text().await.ok()
+    }
+
     /// What ClickHouse answers to a query, without the last line end.
     ///
     /// # Panics

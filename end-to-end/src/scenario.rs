@@ -136,13 +136,18 @@ impl<'w> Scenario<'w> {
 
     /// Registers the first version of the shop's schemas, and makes topics and tables.
     pub async fn set_the_shop_up(&self) {
+        self.register_schemas().await;
+        self.sluice(&["schema", "apply"]).await;
+    }
+
+    /// The first versions of the shop's schemas, into the registry.
+    pub async fn register_schemas(&self) {
         let settings = self.load_of(1.0, Duration::from_secs(1), 0);
         for target in &settings.targets {
             load_tests::register::register(&settings.registry, &target.subject, target.event, 1)
                 .await
                 .unwrap();
         }
-        self.sluice(&["schema", "apply"]).await;
     }
 
     /// Starts `sluice billing` and waits until it is ready.
@@ -160,12 +165,36 @@ impl<'w> Scenario<'w> {
         self.start(name, &["worker", "--name", name], "--listen").await;
     }
 
+    /// Starts a worker of this name that has reason to wait, and answers what `/readyz` says once it says `reason`.
+    pub async fn start_waiting_worker(&mut self, name: &str, reason: &str) -> String {
+        self.launch(name, &["worker", "--name", name], "--listen");
+        self.waits(name, reason).await
+    }
+
+    /// What a role's `/readyz` says once it says `reason`.
+    pub async fn waits(&self, name: &str, reason: &str) -> String {
+        let url = format!("http://{}/readyz", self.roles[name].http);
+        until(format!("{name} to say {reason:?}"), SETTLED_WITHIN, async || {
+            self.http.body(&url).await.filter(|body| body.contains(reason))
+        })
+        .await
+    }
+
+    /// Waits until a role is ready.
+    pub async fn is_ready(&mut self, name: &str) {
+        self.roles.get_mut(name).unwrap().ready(&self.http).await;
+    }
+
     async fn start(&mut self, name: &str, words: &[&str], listen: &str) {
+        self.launch(name, words, listen);
+        self.is_ready(name).await;
+    }
+
+    fn launch(&mut self, name: &str, words: &[&str], listen: &str) {
         let file = self.dir.join("pipeline.yaml").display().to_string();
         let http = format!("127.0.0.1:{}", free_port());
         let words = [words, &["--pipeline", file.as_str(), listen, http.as_str()]].concat();
-        let mut role = Role::start(name, &words, (&self.dir, http.clone()));
-        role.ready(&self.http).await;
+        let role = Role::start(name, &words, (&self.dir, http));
         assert!(
             self.roles.insert(name.to_owned(), role).is_none(),
             "{name} runs already"

@@ -17,6 +17,7 @@ pub mod sinks;
 pub mod settle;
 pub mod lane;
 pub mod rulebook;
+pub(crate) mod prerequisites;
 pub mod worker;
 pub mod metrics;
 pub mod endpoint;

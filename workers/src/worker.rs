@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use crate::lane::{Inbox, LaneLoop, LaneSettings, Shared, Surroundings};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelFault};
+use crate::prerequisites::{complete_tables, first_tables, first_topics};
 use crate::rulebook::{Rulebook, RulebookError};
 use crate::sinks::{Sinks, unix_ms};
 
@@ -140,7 +141,9 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         evolve: Notify::new(),
         pipeline: Arc::clone(&pipeline),
     });
+    let client = connection(&pipeline, kafka, &options.name)?;
     let started = async {
+        first_topics(&pipeline, client, &health).await;
         let model = Arc::new(first_model(&worker).await?);
         first_tables(&model, &clickhouse, &health).await;
         let revision = worker.rulebook.first(&model.catalog).await?;
@@ -327,45 +330,6 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
     let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|source| !wanted.contains(source));
     Ok(Some(newer))
-}
-
-/// Gives the tables of these sources the columns that they lack.
-async fn complete_tables(
-    model: &Model,
-    clickhouse: &clickhouse_sink::Client,
-    sources: impl Iterator<Item = usize>,
-) -> Result<(), clickhouse_sink::Error> {
-    for source in sources {
-        for name in &model.catalog.events[source].tables {
-            let low = model
-                .table(name)
-                .map(|table| Arc::clone(&model.low_cardinality[table]))
-                .unwrap_or_default();
-            let columns = &model.shapes[source].columns;
-            let done = clickhouse_sink::schema::add_columns(clickhouse, name, columns, &low).await?;
-            for change in &done.changes {
-                tracing::info!(table = name, sql = change.sql, "table evolved");
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Schemas may have got newer versions while no worker ran: before the first record the tables have all their columns.
-/// Waits for a ClickHouse that is away, and for an operator where a table is missing or cannot be changed.
-async fn first_tables(model: &Model, clickhouse: &clickhouse_sink::Client, health: &serve::Health) {
-    let part = health.part("clickhouse");
-    let mut told = String::new();
-    while let Err(error) = complete_tables(model, clickhouse, 0..model.shapes.len()).await {
-        let reason = error.to_string();
-        if told != reason {
-            tracing::warn!(%error, "nothing is read before the tables are ready");
-        }
-        part.ready(false, &reason);
-        told = reason;
-        tokio::time::sleep(TRY_EVERY).await;
-    }
-    part.ready(true, "");
 }
 
 async fn first_model(worker: &Worker) -> Result<Model, WorkerError> {

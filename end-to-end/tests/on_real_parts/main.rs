@@ -12,3 +12,4 @@ mod poison;
 mod rules;
 mod revisions;
 mod own_data;
+mod prerequisites;

@@ -1,6 +1,6 @@
 //! The hands of the exactly-once protocol: everything that touches Kafka on the worker's path.
 //!
-//! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`group`] is the
+//! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says which topics are there, [`group`] is the
 //! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets and promises,
 //! [`transactions`] runs one short transaction after another on a thread of its own, [`errors`] is the table that says
 //! what each Kafka error means for a transaction.
@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod settings;
+pub mod presence;
 pub mod group;
 pub mod headers;
 pub mod offsets;
@@ -16,6 +17,7 @@ pub mod errors;
 
 pub use group::{Group, Moved, Polled, Topics, Unanswered};
 pub use offsets::Start;
+pub use presence::missing_topics;
 pub use settings::Connection;
 pub use transactions::{Answer, Message, Transactor, Work};
 

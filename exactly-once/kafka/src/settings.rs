@@ -93,7 +93,8 @@ pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     // The transaction itself is the batch.
     config.set("linger.ms", "0");
     config.set("compression.type", "lz4");
-    config.set("message.max.bytes", "8388608");
+    // A dead letter is as large as its event and its headers; the topic has the last word.
+    config.set("message.max.bytes", "104857600");
     config.set("queue.buffering.max.messages", "1000000");
     config.set("queue.buffering.max.kbytes", "262144");
     config
