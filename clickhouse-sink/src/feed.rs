@@ -29,9 +29,10 @@ pub struct Feed {
     pub(crate) columns: String,
     /// Computed from rows `src`.
     pub(crate) values: String,
+    /// The states' sorting key, so that only the groups of the asked rows are read.
+    pub(crate) keys: String,
+    /// The same, computed from rows `src`.
     pub(crate) group_by: String,
-    pub(crate) bucket: String,
-    pub(crate) bucket_column: &'static str,
     /// A row's identity.
     pub(crate) row: &'static str,
     pub(crate) rows_column: &'static str,
@@ -52,6 +53,14 @@ pub struct Feeding<'a> {
     pub running_max: Duration,
 }
 
+/// A group may have no value for a column, and then it is that group all the same.
+const NULLS_ARE_EQUAL: (&str, &str) = ("transform_null_in", "1");
+
+fn settings() -> impl Iterator<Item = (&'static str, String)> {
+    let all = FRESH.into_iter().chain([NULLS_ARE_EQUAL]);
+    all.map(|(name, value)| (name, value.to_owned()))
+}
+
 impl Client {
     /// How many rows of these ranges the table has and the rollup lacks. Only true once nothing that could write them runs
     /// any more: see [`Client::running`].
@@ -64,9 +73,7 @@ impl Client {
         };
         let table = self.table(&feed.from);
         let sql = format!("SELECT count() FROM {table} AS src WHERE {missing} FORMAT TSV");
-        let text = self
-            .query(&sql, &FRESH.map(|(name, value)| (name, value.to_owned())))
-            .await?;
+        let text = self.query(&sql, &settings().collect::<Vec<_>>()).await?;
         text.trim()
             .parse()
             .map_err(|_| Error::Answer(format!("a number of rows is expected, not {text:?}")))
@@ -91,7 +98,7 @@ impl Client {
         let seconds = feeding.running_max.as_secs_f64().ceil().max(1.0) as u64;
         let mut parameters = pinned_settings(seconds);
         parameters.retain(|(name, _)| *name != "decompress");
-        parameters.extend(FRESH.map(|(name, value)| (name, value.to_owned())));
+        parameters.extend(settings());
         parameters.push(("query_id", feeding.query_id.to_owned()));
         parameters.push(("insert_deduplication_token", feeding.token.to_owned()));
         let request = Request {
@@ -111,12 +118,12 @@ impl Client {
         let within = within(ranges)?;
         Some(format!(
             "({within}) AND {row} NOT IN (SELECT arrayJoin(finalizeAggregation({rows})) FROM {state} \
-             WHERE {column} IN (SELECT {bucket} FROM {table} AS src WHERE {within}))",
+             WHERE ({keys}) IN (SELECT {group_by} FROM {table} AS src WHERE {within}))",
             row = feed.row,
             rows = feed.rows_column,
             state = self.table(&feed.state),
-            column = feed.bucket_column,
-            bucket = feed.bucket,
+            keys = feed.keys,
+            group_by = feed.group_by,
             table = self.table(&feed.from),
         ))
     }

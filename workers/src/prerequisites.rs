@@ -37,10 +37,23 @@ pub(crate) async fn complete_tables(
 
 /// Schemas may have got newer versions while no worker ran: before the first record the tables have all their columns.
 /// Waits for a ClickHouse that is away, and for an operator where a table is missing or cannot be changed.
-pub(crate) async fn first_tables(model: &Model, clickhouse: &clickhouse_sink::Client, health: &serve::Health) {
+/// The model is made anew each time, because the mistake may have been in the registry.
+///
+/// # Errors
+/// Those of `model`.
+pub(crate) async fn first_tables<E>(
+    model: impl AsyncFn() -> Result<Model, E>,
+    clickhouse: &clickhouse_sink::Client,
+    health: &serve::Health,
+) -> Result<Model, E> {
     let part = health.part("clickhouse");
     let mut told = String::new();
-    while let Err(error) = complete_tables(model, clickhouse, 0..model.shapes.len()).await {
+    loop {
+        let model = model().await?;
+        let Err(error) = complete_tables(&model, clickhouse, 0..model.shapes.len()).await else {
+            part.ready(true, "");
+            return Ok(model);
+        };
         let reason = error.to_string();
         if told != reason {
             tracing::warn!(%error, "nothing is read before the tables are ready");
@@ -49,7 +62,6 @@ pub(crate) async fn first_tables(model: &Model, clickhouse: &clickhouse_sink::Cl
         told = reason;
         tokio::time::sleep(TRY_EVERY).await;
     }
-    part.ready(true, "");
 }
 
 /// Waits for topics that are not there, and says which and what to do: a consumer would wait in silence, and a dead letter

@@ -144,8 +144,7 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
     let client = connection(&pipeline, kafka, &options.name)?;
     let started = async {
         first_topics(&pipeline, client, &health).await;
-        let model = Arc::new(first_model(&worker).await?);
-        first_tables(&model, &clickhouse, &health).await;
+        let model = Arc::new(first_tables(async || first_model(&worker).await, &clickhouse, &health).await?);
         let revision = worker.rulebook.first(&model.catalog).await?;
         Ok::<_, WorkerError>((model, revision))
     };
@@ -282,6 +281,10 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
                     Ok(revision) => (Arc::new(newer), revision),
                     Err(error) => {
                         tracing::error!(%error, "the rules do not fit the newer schemas");
+                        // Partitions wait for this model: it is made again until the rules fit.
+                        let all = 0..worker.pipeline.sources.len();
+                        worker.wanted.lock().unwrap_or_else(PoisonError::into_inner).extend(all);
+                        tokio::time::sleep(TRY_EVERY * 4).await;
                         retry(&worker);
                         continue;
                     }

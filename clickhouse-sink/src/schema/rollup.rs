@@ -160,8 +160,7 @@ fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Ou
         columns: list(&states, |output| sql::name(&output.name)),
         values: list(&states, |output| output.feed.clone()),
         group_by: list(&keys, |output| output.feed.clone()),
-        bucket: time.feed.clone(),
-        bucket_column: BUCKET,
+        keys: list(&keys, |output| sql::name(&output.name)),
         row: ROW_IDENTITY,
         rows_column: ROWS,
     };

@@ -5,7 +5,7 @@
 //! A field of type `null` becomes no column.
 //!
 //! **Invariant:** what a writer's schema lacks is null, whatever default a later version gives it: an event has the same
-//! columns before and after the later version is registered, so a promise made before it can be rebuilt after it.
+//! values before and after a version that only adds fields is registered, so a promise made before it can be rebuilt after.
 
 mod tree;
 mod merge;

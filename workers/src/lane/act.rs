@@ -221,25 +221,27 @@ impl LaneLoop {
             .commits
             .map(|batch| self.messages(batch))
             .unwrap_or_default();
-        let sent = match (group.metadata(), &self.transactor) {
+        let ended = match (group.metadata(), &self.transactor) {
             (Some(metadata), Some(transactor)) => {
                 tracing::debug!(epoch, commits = ?transaction.commits, promises = ?transaction.promises, "transaction");
-                transactor.run(Work {
+                let work = Work {
                     epoch,
                     group: metadata,
                     offsets: transaction.offsets,
                     messages,
-                })
+                };
+                // The thread has ended: a new producer is needed.
+                if transactor.run(work) {
+                    None
+                } else {
+                    Some(TxnEnd::Doubt)
+                }
             }
+            (_, None) => Some(TxnEnd::Doubt),
             // Not a member now: nothing was begun, so nothing is in doubt.
-            _ => false,
+            (None, Some(_)) => Some(TxnEnd::Aborted),
         };
-        if !sent {
-            let end = if self.transactor.is_some() {
-                TxnEnd::Aborted
-            } else {
-                TxnEnd::Doubt
-            };
+        if let Some(end) = ended {
             self.events.push_back(Event::TxnEnded { epoch, end });
         }
     }

@@ -407,6 +407,8 @@ impl LaneLoop {
             .iter()
             .filter(|(partition, flow)| flow.mode == Mode::New && flow.wait.is_none() && only(**partition))
             .map(|(partition, _)| *partition)
+            // Nothing is fetched of a partition that the group still waits for an answer about.
+            .filter(|partition| !self.unassigned.as_ref().is_some_and(|all| all.contains_key(partition)))
             .collect();
         for partition in flowing {
             self.hold_back(group, partition, wait)?;

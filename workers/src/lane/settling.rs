@@ -16,6 +16,9 @@ use crate::settle::{Present, missing, read_back};
 use crate::sinks::{Shipment, Unfed};
 use crate::transform::{Outputs, transform};
 
+/// After so many attempts a range is committed although a rollup lacks rows: a rollup must not hold up its table.
+const FEEDINGS_MAX: u16 = 5;
+
 /// One promise that is being settled.
 pub(super) struct Settling {
     ticket: u64,
@@ -243,7 +246,14 @@ impl LaneLoop {
         let present = settling.present.take().unwrap_or_default();
         match compared(&settling.promise, &output, &outputs, &present) {
             Ok(rows) => {
-                let feeds = present.unfed;
+                let mut feeds = present.unfed;
+                if settling.promise.attempt >= FEEDINGS_MAX && !feeds.is_empty() {
+                    tracing::error!(
+                        rollup = feeds[0].rollup,
+                        "the rollup lacks rows and cannot be fed; its table is whole"
+                    );
+                    feeds.clear();
+                }
                 let unfed = present.range.filter(|_| !feeds.is_empty());
                 settling.ready = Some((
                     Shipment {
