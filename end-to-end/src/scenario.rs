@@ -194,7 +194,7 @@ impl<'w> Scenario<'w> {
         let file = self.dir.join("pipeline.yaml").display().to_string();
         let http = format!("127.0.0.1:{}", free_port());
         let words = [words, &["--pipeline", file.as_str(), listen, http.as_str()]].concat();
-        let role = Role::start(name, &words, (&self.dir, http));
+        let role = Role::start(name, &words, (&self.dir, http.clone()));
         assert!(
             self.roles.insert(name.to_owned(), role).is_none(),
             "{name} runs already"
