@@ -4,7 +4,9 @@
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The pipeline file names no address for a part, and the options none either.
-    #[error("no address for {part}; name it in the pipeline file or on the command line")]
+    #[error(
+        "no address for {part}: name it in the pipeline file, or start the development stack with `sluice devstack up`"
+    )]
     NoAddress {
         /// `kafka`, `registry`, `clickhouse` or `billing`.
         part: &'static str,

@@ -32,7 +32,7 @@ const CLOCK_EVERY: Duration = Duration::from_secs(5);
 pub enum WorkerError {
     /// The pipeline file leaves an address out.
     #[error(
-        "`connections.{0}` has no address; give one in the pipeline file, or run `sluice up`, which starts a development stack"
+        "`connections.{0}` has no address: give one in the pipeline file, or start the development stack with `sluice devstack up`"
     )]
     NoAddress(&'static str),
     /// A password or certificate file.

@@ -193,7 +193,7 @@ rules:
 "#;
     let faults = rules::check("acme.yaml", text, &catalog).unwrap_err();
     insta::assert_snapshot!(faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"), @r#"
-    acme.yaml:4:81: rules[0].alert.text: the pipeline has no alert topic: give it one with `sinks.alerts.topic`
+    acme.yaml:4:76: rules[0].alert.text: the pipeline has no alert topic: give it one with `sinks.alerts.topic`
     acme.yaml:5:59: rules[1].charge.meter: the pipeline has no service that takes charges: name one under `sinks`, such as `billing`
     "#);
 }
