@@ -2,7 +2,7 @@
 //!
 //! The driver reports a few acknowledged events a second, with partition and offset. The sampler asks ClickHouse for exactly
 //! these, every few milliseconds, until each is there; the worker's own figures are not asked. A figure is at most one poll
-//! and one round trip too high, never too low. A look must not slow down what it measures: it first asks which parts are
+//! and one round trip too high (half a second where inserts of several lanes overlap, see below), never too low. A look must not slow down what it measures: it first asks which parts are
 //! new, and reads those alone; once in a while it reads all, because inserts may end in another order than they began.
 
 use std::collections::{BTreeMap, HashSet};

@@ -1,6 +1,7 @@
 //! The hands of the exactly-once protocol: everything that touches Kafka on the worker's path.
 //!
-//! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says which topics are there, [`group`] is the
+//! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says
+//! which topics are there, [`group`] is the
 //! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets and promises,
 //! [`transactions`] runs one short transaction after another on a thread of its own, [`errors`] is the table that says
 //! what each Kafka error means for a transaction.
