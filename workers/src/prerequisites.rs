@@ -8,8 +8,8 @@ use exactly_once_kafka::{Connection, missing_topics};
 use pipeline::Pipeline;
 
 use crate::model::Model;
+use crate::worker::TRY_EVERY;
 
-const TRY_EVERY: Duration = Duration::from_millis(500);
 /// How long the brokers have to say which topics they have.
 const METADATA_WITHIN: Duration = Duration::from_secs(5);
 

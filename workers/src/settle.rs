@@ -14,6 +14,9 @@ use crate::transform::Outputs;
 /// Between two questions to a server that is away or still busy.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
+/// UNKNOWN_TABLE, UNKNOWN_IDENTIFIER, NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_DATABASE.
+const NO_SUCH_ROLLUP: [i32; 4] = [60, 47, 16, 81];
+
 /// Between two lines of the log about the same outage.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
@@ -90,8 +93,9 @@ async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present,
                 match client.unfed(feed, ranges).await {
                     Ok(0) => {}
                     Ok(_) => present.unfed.push(feed.clone()),
-                    // A rollup must not hold up its table: it can be compared and made anew, see `sluice verify`.
-                    Err(error @ clickhouse_sink::Error::Server { .. }) => {
+                    // A rollup that is not there, or is older than `_rows`, must not hold up its table. Any other answer
+                    // says nothing about the rows: it is asked again.
+                    Err(error @ clickhouse_sink::Error::Server { code, .. }) if NO_SUCH_ROLLUP.contains(&code) => {
                         tracing::error!(rollup = feed.rollup, %error, "it cannot be told whether the rollup lacks rows");
                     }
                     Err(error) => return Err(error),

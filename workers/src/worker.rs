@@ -22,7 +22,7 @@ use crate::rulebook::{Rulebook, RulebookError};
 use crate::sinks::{Sinks, unix_ms};
 
 /// Between two tries to reach something that is away.
-const TRY_EVERY: Duration = Duration::from_millis(500);
+pub(crate) const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// How often ClickHouse is asked for its clock.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
