@@ -7,9 +7,11 @@
 //! still heartbeats and takes part in rebalances. Nothing in the loop blocks but a sleep of [`IDLE`] where
 //! nothing came, and `seek`, which the client library answers from memory.
 
-mod act;
 mod flow;
+mod closing;
 mod settling;
+mod act;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,7 +32,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::settle::Present;
 use crate::sinks::{Shipment, Sinks};
-use crate::transform::{TransformError, transform};
+use crate::transform::TransformError;
 use flow::Flow;
 use settling::Settling;
 
@@ -444,114 +446,6 @@ impl LaneLoop {
         }
     }
 
-    // --- closing a batch ---------------------------------------------------------------------------------------------
-
-    /// True once a batch may close: `linger` is over, or enough rows are there.
-    fn ripe(&self) -> bool {
-        let batch = &self.model.pipeline.batch;
-        match self.first_at {
-            Some(first) => self.collector.records() >= batch.rows || first.elapsed() >= batch.linger,
-            None => false,
-        }
-    }
-
-    fn full(&self) -> bool {
-        let batch = &self.model.pipeline.batch;
-        self.collector.records() >= batch.rows_max || self.collector.bytes() >= batch.bytes_max
-    }
-
-    /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.
-    fn should_close(&self) -> bool {
-        let standing = self.machine.standing();
-        let hurried = self.next_model.is_some() && self.collector.records() > 0;
-        standing.waiting == 0 && ((!standing.busy && (self.ripe() || hurried)) || self.full())
-    }
-
-    /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.
-    fn close(&mut self) -> Result<(), LaneError> {
-        if self.collector.records() == 0 {
-            return Ok(());
-        }
-        let (records, bytes) = (self.collector.records(), self.collector.bytes());
-        let collected = self.collector.close()?;
-        let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
-        let waited = self.first_at.take().map_or(Duration::ZERO, |first| first.elapsed());
-        if waited > self.model.pipeline.batch.age_max {
-            // A sink is slow, or the one before was large: what is promised of the age holds while sinks keep up.
-            self.shared.metrics.late.inc();
-        }
-        let began = Instant::now();
-        let outputs = transform(&self.model, &self.revision, collected)?;
-        tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
-        if let Some(why) = self.brake.take(&outputs) {
-            self.braked(&why, &outputs);
-            return Ok(());
-        }
-        for output in &outputs.ranges {
-            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
-                flow.start = output.range.end;
-            }
-        }
-        let ranges = outputs.ranges.clone();
-        let rules = outputs.rules;
-        let by_partition = ranges
-            .iter()
-            .map(|output| {
-                (
-                    output.range.partition,
-                    usize::try_from(output.range.end - output.range.start).unwrap_or(0),
-                )
-            })
-            .collect();
-        let held = Held {
-            shipments: vec![Shipment {
-                outputs: Arc::new(outputs),
-                rows: None,
-                unfed: None,
-            }],
-            kind: Kind::New,
-            task: None,
-            records,
-            bytes,
-            by_partition,
-            oldest_ms,
-        };
-        let batch = self.hold(held);
-        self.events.push_back(Event::Prepared {
-            batch,
-            kind: Kind::New,
-            ranges,
-            rules,
-        });
-        Ok(())
-    }
-
-    fn hold(&mut self, held: Held) -> BatchId {
-        self.tickets += 1;
-        self.batches.insert(self.tickets, held);
-        self.tickets
-    }
-
-    /// Most of the batch would become dead letters: nothing of it is promised, and the lane waits for an operator.
-    fn braked(&mut self, why: &str, outputs: &crate::transform::Outputs) {
-        tracing::error!(
-            lane = self.settings.slot,
-            code = "SLU-201",
-            why,
-            "the dead-letter brake has stopped this lane"
-        );
-        self.shared
-            .health
-            .part(&self.settings.slot)
-            .ready(false, &format!("SLU-201: {why}"));
-        for output in &outputs.ranges {
-            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
-                flow.start = output.range.start;
-                flow.next = output.range.start;
-            }
-        }
-    }
-
     /// Newer shapes or rules take effect between two batches.
     fn swap_model(&mut self, group: &Group) -> Result<(), LaneError> {
         if self.collector.records() > 0 || self.next_model.is_none() {
@@ -579,57 +473,6 @@ impl LaneLoop {
         for partition in self.gone(group, reason) {
             self.events
                 .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
-        }
-    }
-
-    /// The part of the worker's health that says that a partition is stopped.
-    fn part_of(&self, partition: Partition) -> serve::Health {
-        let topic = self.topics.name(partition);
-        self.shared.health.part(&format!("{topic}/{}", partition.partition))
-    }
-
-    /// A partition that was handed back or taken again is no longer stopped, here.
-    fn report_stops(&mut self, stops: &[(Partition, StopCode)]) {
-        let still = |partition: &Partition| stops.iter().any(|(stopped, _)| stopped == partition);
-        let (stopped, over) = std::mem::take(&mut self.stopped).into_iter().partition(still);
-        self.stopped = stopped;
-        let over: BTreeSet<Partition> = over;
-        for partition in over {
-            self.part_of(partition).remove();
-        }
-        for code in StopCode::ALL {
-            let count = stops.iter().filter(|(_, of)| *of == code).count();
-            let labels = vec![("code", code.code().to_string()), ("lane", self.settings.slot.clone())];
-            self.shared.metrics.stopped.get_or_create(&labels).set(count as i64);
-        }
-    }
-
-    fn report(&mut self, group: &Group) {
-        let standing = self.machine.standing();
-        self.report_stops(&standing.stopped);
-        let metrics = &self.shared.metrics;
-        let lane = vec![("lane", self.settings.slot.clone())];
-        let held = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
-        metrics.owned.get_or_create(&lane).set(standing.owned as i64);
-        metrics.doubtful.get_or_create(&lane).set(standing.doubtful as i64);
-        metrics.in_flight.get_or_create(&lane).set(held as i64);
-        let mut lag: BTreeMap<u16, i64> = BTreeMap::new();
-        for (partition, flow) in &self.flows {
-            let in_flight: usize = self
-                .batches
-                .values()
-                .filter_map(|held| held.by_partition.get(partition))
-                .sum();
-            if let Some(high) = group.high_watermark(*partition) {
-                *lag.entry(partition.topic).or_default() += (high - flow.start).max(0) + in_flight as i64;
-            }
-        }
-        for (topic, lag) in lag {
-            let topic = self.model.pipeline.sources[usize::from(topic)].topic.clone();
-            metrics
-                .lag
-                .get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())])
-                .set(lag);
         }
     }
 }

@@ -1,0 +1,118 @@
+//! Closing a batch: when, and what becomes of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use exactly_once_protocol::{BatchId, Event, Kind};
+
+use super::{Held, LaneError, LaneLoop};
+use crate::sinks::Shipment;
+use crate::transform::transform;
+
+impl LaneLoop {
+    /// True once a batch may close: `linger` is over, or enough rows are there.
+    pub(super) fn ripe(&self) -> bool {
+        let batch = &self.model.pipeline.batch;
+        match self.first_at {
+            Some(first) => self.collector.records() >= batch.rows || first.elapsed() >= batch.linger,
+            None => false,
+        }
+    }
+
+    pub(super) fn full(&self) -> bool {
+        let batch = &self.model.pipeline.batch;
+        self.collector.records() >= batch.rows_max || self.collector.bytes() >= batch.bytes_max
+    }
+
+    /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.
+    pub(super) fn should_close(&self) -> bool {
+        let standing = self.machine.standing();
+        let hurried = self.next_model.is_some() && self.collector.records() > 0;
+        standing.waiting == 0 && ((!standing.busy && (self.ripe() || hurried)) || self.full())
+    }
+
+    /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.
+    pub(super) fn close(&mut self) -> Result<(), LaneError> {
+        if self.collector.records() == 0 {
+            return Ok(());
+        }
+        let (records, bytes) = (self.collector.records(), self.collector.bytes());
+        let collected = self.collector.close()?;
+        let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
+        let waited = self.first_at.take().map_or(Duration::ZERO, |first| first.elapsed());
+        if waited > self.model.pipeline.batch.age_max {
+            // A sink is slow, or the one before was large: what is promised of the age holds while sinks keep up.
+            self.shared.metrics.late.inc();
+        }
+        let began = Instant::now();
+        let outputs = transform(&self.model, &self.revision, collected)?;
+        tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
+        if let Some(why) = self.brake.take(&outputs) {
+            self.braked(&why, &outputs);
+            return Ok(());
+        }
+        for output in &outputs.ranges {
+            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
+                flow.start = output.range.end;
+            }
+        }
+        let ranges = outputs.ranges.clone();
+        let rules = outputs.rules;
+        let by_partition = ranges
+            .iter()
+            .map(|output| {
+                (
+                    output.range.partition,
+                    usize::try_from(output.range.end - output.range.start).unwrap_or(0),
+                )
+            })
+            .collect();
+        let held = Held {
+            shipments: vec![Shipment {
+                outputs: Arc::new(outputs),
+                rows: None,
+                unfed: None,
+            }],
+            kind: Kind::New,
+            task: None,
+            records,
+            bytes,
+            by_partition,
+            oldest_ms,
+        };
+        let batch = self.hold(held);
+        self.events.push_back(Event::Prepared {
+            batch,
+            kind: Kind::New,
+            ranges,
+            rules,
+        });
+        Ok(())
+    }
+
+    pub(super) fn hold(&mut self, held: Held) -> BatchId {
+        self.tickets += 1;
+        self.batches.insert(self.tickets, held);
+        self.tickets
+    }
+
+    /// Most of the batch would become dead letters: nothing of it is promised, and the lane waits for an operator.
+    fn braked(&mut self, why: &str, outputs: &crate::transform::Outputs) {
+        tracing::error!(
+            lane = self.settings.slot,
+            code = "SLU-201",
+            why,
+            "the dead-letter brake has stopped this lane"
+        );
+        self.shared
+            .health
+            .part(&self.settings.slot)
+            .ready(false, &format!("SLU-201: {why}"));
+        for output in &outputs.ranges {
+            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
+                flow.start = output.range.start;
+                flow.next = output.range.start;
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What a lane says of itself: gauges, and its parts of the worker's health.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use exactly_once_kafka::Group;
+use exactly_once_protocol::{Partition, StopCode};
+
+use super::LaneLoop;
+
+impl LaneLoop {
+    /// The part of the worker's health that says that a partition is stopped.
+    pub(super) fn part_of(&self, partition: Partition) -> serve::Health {
+        let topic = self.topics.name(partition);
+        self.shared.health.part(&format!("{topic}/{}", partition.partition))
+    }
+
+    /// A partition that was handed back or taken again is no longer stopped, here.
+    fn report_stops(&mut self, stops: &[(Partition, StopCode)]) {
+        let still = |partition: &Partition| stops.iter().any(|(stopped, _)| stopped == partition);
+        let (stopped, over) = std::mem::take(&mut self.stopped).into_iter().partition(still);
+        self.stopped = stopped;
+        let over: BTreeSet<Partition> = over;
+        for partition in over {
+            self.part_of(partition).remove();
+        }
+        for code in StopCode::ALL {
+            let count = stops.iter().filter(|(_, of)| *of == code).count();
+            let labels = vec![("code", code.code().to_string()), ("lane", self.settings.slot.clone())];
+            self.shared.metrics.stopped.get_or_create(&labels).set(count as i64);
+        }
+    }
+
+    pub(super) fn report(&mut self, group: &Group) {
+        let standing = self.machine.standing();
+        self.report_stops(&standing.stopped);
+        let metrics = &self.shared.metrics;
+        let lane = vec![("lane", self.settings.slot.clone())];
+        let held = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
+        metrics.owned.get_or_create(&lane).set(standing.owned as i64);
+        metrics.doubtful.get_or_create(&lane).set(standing.doubtful as i64);
+        metrics.in_flight.get_or_create(&lane).set(held as i64);
+        let mut lag: BTreeMap<u16, i64> = BTreeMap::new();
+        for (partition, flow) in &self.flows {
+            let in_flight: usize = self
+                .batches
+                .values()
+                .filter_map(|held| held.by_partition.get(partition))
+                .sum();
+            if let Some(high) = group.high_watermark(*partition) {
+                *lag.entry(partition.topic).or_default() += (high - flow.start).max(0) + in_flight as i64;
+            }
+        }
+        for (topic, lag) in lag {
+            let topic = self.model.pipeline.sources[usize::from(topic)].topic.clone();
+            metrics
+                .lag
+                .get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())])
+                .set(lag);
+        }
+    }
+}
