@@ -3,6 +3,7 @@
 //! `occurred_at` are the time at which it *should* have been sent.
 
 mod report;
+mod sampling;
 mod schedule;
 mod settings;
 mod tally;
@@ -28,6 +29,7 @@ use crate::generate::Generator;
 use crate::poison::{Poison, Recipe, poisoned};
 use crate::random::Random;
 use crate::register::register;
+use sampling::Sampling;
 use schedule::Schedule;
 use tally::{Sent, Tally};
 
@@ -57,7 +59,7 @@ struct Drive {
     schedule: Schedule,
     poisons: u64,
     bursts_left: u64,
-    next_sample: u64,
+    sampling: Sampling,
     late_ms_max: u64,
     avro: Vec<u8>,
     next_progress: Duration,
@@ -89,7 +91,7 @@ impl Drive {
             schedule,
             poisons: 0,
             bursts_left: settings.burst.as_ref().map_or(0, |burst| burst.count),
-            next_sample: settings.first_sample(),
+            sampling: Sampling::of(&settings, unix_ms()),
             late_ms_max: 0,
             avro: Vec::with_capacity(2_048),
             next_progress: settings.progress_every,
@@ -155,13 +157,8 @@ impl Drive {
         self.avro.clear();
         encode(&event, version, &mut self.avro);
         let frame = self.settings.targets[target].framing.frame(schema_id, &self.avro);
-        // Bots may be dropped by a rule, and then never become visible. Each second another topic is sampled, so that a look
-        // at ClickHouse asks one or two tables and costs it little.
-        let turn = usize::try_from(at_ms / 1000).unwrap_or(0) % self.settings.targets.len();
-        let sampled = number >= self.next_sample && target == turn && !event.visitor.bot;
-        if sampled {
-            self.next_sample = number + self.settings.sample_distance();
-        }
+        // Bots may be dropped by a rule, and then never become visible.
+        let sampled = !event.visitor.bot && self.sampling.takes(target, at_ms);
         self.send(
             &event,
             frame,

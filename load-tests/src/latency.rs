@@ -1,9 +1,12 @@
 //! From publish to visible: how long after an event was due can a SELECT see it?
 //!
 //! The driver reports a few acknowledged events a second, with partition and offset. The sampler asks ClickHouse for exactly
-//! these, every few milliseconds, until each is there; the worker's own figures are not asked. A figure is at most one poll
-//! and one round trip too high (half a second where inserts of several lanes overlap, see below), never too low. A look must not slow down what it measures: it first asks which parts are
-//! new, and reads those alone; once in a while it reads all, because inserts may end in another order than they began.
+//! these, every few milliseconds from 50 ms on, until each is there; the worker's own figures are not asked. An event counts
+//! as visible from the moment at which the SELECT that found it was sent. So a figure is at most one look too high (half a
+//! second where inserts of several lanes overlap, see below), and too low by no more than what lies between the sending of a
+//! SELECT and its choice of parts, a few milliseconds. A look must not slow down what it measures: it reads the parts alone
+//! that have come since the first of its samples was published; what should have been visible for half a second is looked
+//! for everywhere, because inserts may end in another order than they began.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -25,8 +28,10 @@ const FEED_MAX: usize = 10_000;
 const PENDING_MAX: usize = 2_000;
 /// An hour: longer than any sample is looked for.
 const LATENCY_MS_MAX: u64 = 3_600_000;
-/// How often all parts are read, not only new ones.
+/// How often all parts are read, not only new ones, while a sample is older than this.
 const WHOLE_EVERY: Duration = Duration::from_millis(500);
+/// A sample that is younger is not looked for: a look that finds nothing is paid for by what is measured.
+const YOUNG: Duration = Duration::from_millis(50);
 const AFTER_FAULT: Duration = Duration::from_millis(200);
 
 /// Where events become visible.
@@ -42,7 +47,7 @@ pub struct Settings {
     pub password: String,
     /// Topic to table. Topics that aren't here are not looked for.
     pub tables: BTreeMap<String, String>,
-    /// How often to look. A look costs ClickHouse 3 ms of CPU when nothing is new, otherwise about 5 ms more.
+    /// How long from a look's answer to the next look. One costs ClickHouse about 8 ms of CPU.
     pub poll: Duration,
     /// A sample that is not visible after this is given up: a rule may have dropped it.
     pub give_up: Duration,
@@ -151,7 +156,7 @@ impl Sampler {
             http,
             pending: Vec::new(),
             measured: measured.clone(),
-            read: BTreeMap::new(),
+            before: BTreeMap::new(),
             whole_at: Instant::now(),
         };
         let task = tokio::spawn(search.run(from, until));
@@ -215,8 +220,8 @@ struct Search {
     http: reqwest::Client,
     pending: Vec<Sample>,
     measured: Arc<Mutex<Measured>>,
-    /// The newest block that was read, by table.
-    read: BTreeMap<String, i64>,
+    /// The newest block of each table before any pending sample could be visible.
+    before: BTreeMap<String, i64>,
     whole_at: Instant,
 }
 
@@ -237,7 +242,11 @@ impl Search {
                     sample = from.recv() => { sample.into_iter().for_each(|sample| self.take(sample)); }
                     ended = until.changed() => if ended.is_err() { return },
                 }
+                // What cannot be told now is found in all parts, once it is overdue.
+                self.before = self.newest().await.unwrap_or_default();
                 Duration::ZERO
+            } else if let Some(rest) = self.too_young() {
+                rest
             } else {
                 match self.look().await {
                     Ok(()) => self.settings.poll,
@@ -260,32 +269,41 @@ impl Search {
 
     /// Whatever of the pending samples has become visible since the last look.
     async fn look(&mut self) -> Result<(), String> {
-        let whole = self.whole_at.elapsed() >= WHOLE_EVERY;
-        let newest = if whole { BTreeMap::new() } else { self.newest().await? };
-        let Some(question) = self.question((!whole).then_some(&newest)) else {
+        let whole = self.whole_at.elapsed() >= WHOLE_EVERY && self.overdue();
+        let Some(question) = self.question(whole) else {
             return Ok(());
         };
+        let sent_ms = unix_ms();
         let answer = self.ask(question).await?;
-        self.take_out(&answer);
-        self.read.extend(newest);
+        self.take_out(&answer, sent_ms);
         if whole {
             self.whole_at = Instant::now();
         }
         Ok(())
     }
 
-    /// The newest block of each table with pending samples that has one which was not read yet.
+    /// How long until the oldest sample is looked for.
+    fn too_young(&self) -> Option<Duration> {
+        let oldest_ms = self.pending.iter().map(|sample| sample.at_ms).min()?;
+        let age = Duration::from_millis(u64::try_from(unix_ms() - oldest_ms).unwrap_or_default());
+        YOUNG.checked_sub(age).filter(|rest| !rest.is_zero())
+    }
+
+    /// Whether a sample should have been visible by now, so that a part which was passed over may hold it.
+    fn overdue(&self) -> bool {
+        let before_ms = unix_ms() - i64::try_from(WHOLE_EVERY.as_millis()).unwrap_or(i64::MAX);
+        self.pending.iter().any(|sample| sample.at_ms < before_ms)
+    }
+
+    /// The newest block of each table: what was acknowledged a moment ago is in later ones.
     async fn newest(&self) -> Result<BTreeMap<String, i64>, String> {
-        let tables: HashSet<&String> = self
-            .pending
-            .iter()
-            .filter_map(|sample| self.settings.tables.get(&*sample.topic))
-            .collect();
-        let of_table = tables.iter().map(|table| format!("({})", self.unread(table)));
+        let tables: HashSet<&String> = self.settings.tables.values().collect();
+        let names: Vec<String> = tables.iter().map(|table| quoted(table, '\'')).collect();
         let question = format!(
-            "SELECT table, max(max_block_number) FROM system.parts WHERE {} GROUP BY table SETTINGS max_threads = 1 \
-             FORMAT TabSeparatedRaw",
-            of_table.collect::<Vec<_>>().join(" OR ")
+            "SELECT table, max(max_block_number) FROM system.parts WHERE active AND database = {} AND table IN ({}) \
+             GROUP BY table SETTINGS max_threads = 1 FORMAT TabSeparatedRaw",
+            quoted(&self.settings.database, '\''),
+            names.join(",")
         );
         let answer = self.ask(question).await?;
         let line = |line: &str| {
@@ -293,16 +311,6 @@ impl Search {
             Some((table.to_owned(), block.parse().ok()?))
         };
         Ok(answer.lines().filter_map(line).collect())
-    }
-
-    /// The condition on `system.parts` for parts with blocks that were not read yet.
-    fn unread(&self, table: &str) -> String {
-        format!(
-            "active AND database = {} AND table = {} AND max_block_number > {}",
-            quoted(&self.settings.database, '\''),
-            quoted(table, '\''),
-            self.read.get(table).copied().unwrap_or(-1)
-        )
     }
 
     async fn ask(&self, question: String) -> Result<String, String> {
@@ -323,38 +331,38 @@ impl Search {
         Ok(answer)
     }
 
-    fn take_out(&mut self, answer: &str) {
-        let now_ms = unix_ms();
+    fn take_out(&mut self, answer: &str, sent_ms: i64) {
         let seen: HashSet<&str> = answer.lines().collect();
         let mut measured = lock(&self.measured);
         self.pending.retain(|sample| {
             let visible = seen.contains(format!("{}\t{}\t{}", sample.topic, sample.partition, sample.offset).as_str());
             if visible {
-                let after_ms = now_ms.saturating_sub(sample.at_ms).max(0).unsigned_abs();
+                let after_ms = sent_ms.saturating_sub(sample.at_ms).max(0).unsigned_abs();
                 measured.histogram.saturating_record(after_ms);
             }
             !visible
         });
     }
 
-    /// `only`: the tables with news, of which only unread parts are read. `None` if there is nothing to ask.
-    fn question(&self, only: Option<&BTreeMap<String, i64>>) -> Option<String> {
+    /// `whole`: in all parts of the tables, not only in those that came after the samples. `None` if there is nothing to ask.
+    fn question(&self, whole: bool) -> Option<String> {
         let mut by_topic: BTreeMap<&str, Vec<&Sample>> = BTreeMap::new();
         for sample in &self.pending {
             by_topic.entry(&sample.topic).or_default().push(sample);
         }
         let select = |(topic, samples): (&&str, &Vec<&Sample>)| {
             let table = self.settings.tables.get(*topic)?;
-            match only {
-                None => Some(self.select(topic, table, samples)),
-                Some(news) => news.contains_key(table).then(|| {
-                    let all = self.select(topic, table, samples);
-                    format!(
-                        "{all} AND _part IN (SELECT name FROM system.parts WHERE {})",
-                        self.unread(table)
-                    )
-                }),
+            let all = self.select(topic, table, samples);
+            if whole {
+                return Some(all);
             }
+            Some(format!(
+                "{all} AND _part IN (SELECT name FROM system.parts WHERE active AND database = {} AND table = {} \
+                 AND max_block_number > {})",
+                quoted(&self.settings.database, '\''),
+                quoted(table, '\''),
+                self.before.get(table).copied().unwrap_or(-1)
+            ))
         };
         let selects: Vec<String> = by_topic.iter().filter_map(select).collect();
         let all = selects.join(" UNION ALL ");

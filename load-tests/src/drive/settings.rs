@@ -173,31 +173,6 @@ impl Settings {
         }
         Ok(())
     }
-
-    /// The number of the first event that may be sampled.
-    pub(crate) fn first_sample(&self) -> u64 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is not negative"
-        )]
-        let first = (self.rate * self.samples_after.as_secs_f64()) as u64;
-        first
-    }
-
-    /// How many events apart samples are.
-    pub(crate) fn sample_distance(&self) -> u64 {
-        if self.samples.is_none() || self.samples_per_second <= 0.0 {
-            return u64::MAX / 2;
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is not negative"
-        )]
-        let distance = (self.rate / self.samples_per_second) as u64;
-        distance.max(1)
-    }
 }
 
 fn target(pipeline: &Pipeline, source: &pipeline::Source) -> Option<Target> {
