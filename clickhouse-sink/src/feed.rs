@@ -29,6 +29,8 @@ pub struct Feed {
     pub(crate) columns: String,
     /// Computed from rows `src`.
     pub(crate) values: String,
+    /// The same with the columns' names: what tells this definition from another.
+    pub(crate) named_values: String,
     /// The states' sorting key, so that only the groups of the asked rows are read.
     pub(crate) keys: String,
     /// The same, computed from rows `src`.
@@ -41,8 +43,10 @@ pub struct Feed {
 /// One feeding: which rows, as what, and until when.
 #[derive(Debug, Clone, Copy)]
 pub struct Feeding<'a> {
-    /// Rows of these ranges that the rollup lacks are fed; those that it has are not fed again.
+    /// Which rows.
     pub ranges: &'a [Range],
+    /// How many of them the rollup lacks.
+    pub lack: Lack,
     /// As of [`crate::Insert`]; never that of another insert.
     pub token: &'a str,
     /// As of [`crate::Insert`].
@@ -51,6 +55,15 @@ pub struct Feeding<'a> {
     pub deadline_unix_s: i64,
     /// As of [`crate::Insert`].
     pub running_max: Duration,
+}
+
+/// What is known of the rows that a rollup is to be fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It has none of them.
+    All,
+    /// It may have some: only the others are fed.
+    Some,
 }
 
 /// A group may have no value for a column, and then it is that group all the same.
@@ -81,7 +94,11 @@ impl Client {
 
     /// Feeds the rows of these ranges that the table has and the rollup lacks. Dropping the future before it ends is doubt.
     pub async fn feed(&self, feed: &Feed, feeding: Feeding<'_>) -> Inserted {
-        let Some(missing) = self.missing(feed, feeding.ranges) else {
+        let missing = match feeding.lack {
+            Lack::All => within(feeding.ranges).map(|within| format!("({within})")),
+            Lack::Some => self.missing(feed, feeding.ranges),
+        };
+        let Some(missing) = missing else {
             return Inserted::Clean;
         };
         let sql = format!(

@@ -21,7 +21,7 @@ pub mod schema;
 pub use block::{Block, Identity, encode};
 pub use client::Client;
 pub use error::Error;
-pub use feed::{Feed, Feeding};
+pub use feed::{Feed, Feeding, Lack};
 pub use hash::row_hashes;
 pub use insert::{Insert, Inserted};
 pub use order::sort_order;

@@ -368,6 +368,8 @@ pub struct Batch {
     pub bytes_max: usize,
     /// From a promise to the time after which a sink refuses to begin its delivery.
     pub deadline: Duration,
+    /// How often rows that are committed are added to their rollups.
+    pub rollup_every: Duration,
     /// How far clocks may differ, and how long a delivery that began in time may run on.
     pub grace: Duration,
 }

@@ -8,6 +8,8 @@ const MIB: usize = 1 << 20;
 pub(crate) const LINGER: Duration = Duration::from_millis(40);
 /// While sinks keep up nobody looks at older data.
 pub(crate) const AGE_MAX: Duration = Duration::from_millis(500);
+/// A rollup by the minute that is a few seconds behind is current; feeding it costs as much as several inserts into its table.
+pub(crate) const ROLLUP_EVERY: Duration = Duration::from_secs(5);
 /// From here on ClickHouse's cost a row falls only slowly (DESIGN section 1).
 pub(crate) const ROWS: usize = 5000;
 /// A block of ClickHouse's own default size: larger ones are split, which would break their token's meaning.

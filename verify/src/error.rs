@@ -29,7 +29,8 @@ pub enum Error {
     },
     /// The group is not through with the log.
     #[error(
-        "not settled after {waited_s} s: {topic}/{partition} is committed to {committed} of {end}; let the workers finish, or verify without waiting"
+        "not settled after {waited_s} s: {topic}/{partition} is committed to {committed} of {end}, or its metadata says that \
+         something is pending; let the workers finish, or verify without waiting"
     )]
     NotSettled {
         /// A topic that is behind.

@@ -111,8 +111,9 @@ impl Log {
         Ok(ranges)
     }
 
-    /// What the group has committed of these partitions; -1 = nothing.
-    pub fn committed(&self, topic: &str, partitions: &[Range]) -> Result<Vec<i64>, Error> {
+    /// What the group has committed of these partitions (-1 = nothing), and whether nothing is pending there: metadata
+    /// says what is promised, or what rollups lack.
+    pub fn committed(&self, topic: &str, partitions: &[Range]) -> Result<Vec<(i64, bool)>, Error> {
         let mut list = TopicPartitionList::new();
         for range in partitions {
             list.add_partition(topic, range.partition);
@@ -129,12 +130,15 @@ impl Log {
             );
             match answer {
                 Ok(answer) => {
-                    let offset =
-                        |range: &Range| match answer.find_partition(topic, range.partition).map(|part| part.offset()) {
-                            Some(Offset::Offset(offset)) => offset,
-                            _ => -1,
-                        };
-                    return Ok(partitions.iter().map(offset).collect());
+                    let offset = |range: &Range| {
+                        let part = answer.find_partition(topic, range.partition)?;
+                        match part.offset() {
+                            Offset::Offset(offset) => Some((offset, part.metadata().is_empty())),
+                            _ => None,
+                        }
+                    };
+                    let committed = partitions.iter().map(|range| offset(range).unwrap_or((-1, true)));
+                    return Ok(committed.collect());
                 }
                 Err(error) if Instant::now() > deadline => {
                     return Err(failed(format!("asking for the group's offsets of {topic}"))(error));
@@ -169,9 +173,10 @@ impl Log {
         for topic in topics {
             let ranges = self.whole(topic)?;
             let committed = self.committed(topic, &ranges)?;
-            for (range, committed) in ranges.iter().zip(committed) {
+            for (range, (committed, nothing_pending)) in ranges.iter().zip(committed) {
                 // A partition that never had a record needs no commit.
-                if committed < range.end && !(committed < 0 && range.start == range.end) {
+                let short = committed < range.end && !(committed < 0 && range.start == range.end);
+                if short || !nothing_pending {
                     return Ok(Some(((*topic).to_owned(), range.partition, committed, range.end)));
                 }
             }

@@ -221,7 +221,7 @@ impl Bench {
     fn ranges(&self, log: &Log, topic: &str) -> Result<Vec<Range>, Error> {
         let whole = log.whole(topic)?;
         let committed = log.committed(topic, &whole)?;
-        let verified = |(range, committed): (Range, i64)| {
+        let verified = |(range, (committed, _)): (Range, (i64, bool))| {
             let from = self.options.from.get(&(topic.to_owned(), range.partition)).copied();
             let start = range.start.max(from.unwrap_or(range.start));
             Range {

@@ -34,6 +34,7 @@ pub struct Metrics {
     inserts_failed: CountBy,
     deliveries_failed: CountBy,
     insert: Seconds,
+    feed: Seconds,
     deliver: Seconds,
     /// From the record's timestamp to the commit of its range, for the oldest record of each batch.
     pub age: Histogram,
@@ -73,6 +74,7 @@ impl Metrics {
             inserts_failed: CountBy::default(),
             deliveries_failed: CountBy::default(),
             insert: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
+            feed: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
             deliver: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
             age: serve::seconds(),
             lag: Family::default(),
@@ -126,6 +128,12 @@ impl Metrics {
         );
         let seconds = Unit::Seconds;
         registry.register_with_unit("insert", "one INSERT", seconds.clone(), metrics.insert.clone());
+        registry.register_with_unit(
+            "rollup_feed",
+            "one feeding of a rollup",
+            seconds.clone(),
+            metrics.feed.clone(),
+        );
         registry.register_with_unit("deliver", "one gRPC Deliver", seconds.clone(), metrics.deliver.clone());
         let help = "oldest record of a batch, from its timestamp to its commit";
         registry.register_with_unit("batch_age", help, seconds, metrics.age.clone());
@@ -162,6 +170,12 @@ impl Metrics {
         self.rows.get_or_create(&labels).inc_by(rows as u64);
         self.bytes.inc_by(bytes as u64);
         self.insert.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn fed(&self, rollup: &str, took: Duration) {
+        self.feed
+            .get_or_create(&vec![("rollup", rollup.to_string())])
+            .observe(took.as_secs_f64());
     }
 
     pub(crate) fn insert_failed(&self, outcome: &str) {

@@ -55,6 +55,16 @@ pub struct ModelFault {
 }
 
 impl Model {
+    /// A range as ClickHouse's rows name it.
+    pub fn stored(&self, range: exactly_once_protocol::Range) -> clickhouse_sink::Range {
+        clickhouse_sink::Range {
+            topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
+            partition: range.partition.partition,
+            start: range.start,
+            end: range.end,
+        }
+    }
+
     /// Puts a pipeline and its sources' shapes together; `shapes` is by source.
     pub fn new(pipeline: Arc<Pipeline>, shapes: Vec<Shape>, version: u64) -> Result<Model, Vec<ModelFault>> {
         let mut faults = Vec::new();

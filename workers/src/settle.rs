@@ -15,7 +15,7 @@ use crate::transform::Outputs;
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// UNKNOWN_TABLE, UNKNOWN_IDENTIFIER, NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_DATABASE.
-const NO_SUCH_ROLLUP: [i32; 4] = [60, 47, 16, 81];
+pub(crate) const NO_SUCH_ROLLUP: [i32; 4] = [60, 47, 16, 81];
 
 /// Between two lines of the log about the same outage.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
@@ -25,10 +25,12 @@ const TELL_AGAIN: Duration = Duration::from_secs(30);
 pub struct Present {
     /// Rows, by table index.
     pub rows: BTreeMap<usize, Vec<RowId>>,
-    /// Rollups that lack some of these rows: a server died between the table and the view.
+    /// Rollups of these tables.
+    pub rollups: Vec<Feed>,
+    /// Those of them that lack rows of `unfed_range`.
     pub unfed: Vec<Feed>,
-    /// The range, as ClickHouse knows it.
-    pub range: Option<StoredRange>,
+    /// What rollups may lack, as ClickHouse knows it: it begins before the promised range.
+    pub unfed_range: Option<StoredRange>,
 }
 
 /// Waits until the server's own clock is past the deadline and the grace, and no insert of the promise runs any more,
@@ -40,7 +42,7 @@ pub async fn read_back(client: &Client, model: &Model, promise: &Promise, range:
     let mut told: Option<Instant> = None;
     loop {
         let asked = match safe(client, after_ms, &prefix).await {
-            Ok(None) => tables(client, model, range).await.map(Some),
+            Ok(None) => tables(client, model, range, promise.fed).await.map(Some),
             Ok(Some(wait)) => {
                 tokio::time::sleep(wait).await;
                 continue;
@@ -75,36 +77,32 @@ async fn safe(client: &Client, after_ms: i64, prefix: &str) -> Result<Option<Dur
     })
 }
 
-async fn tables(client: &Client, model: &Model, range: Range) -> Result<Present, clickhouse_sink::Error> {
+async fn tables(client: &Client, model: &Model, range: Range, fed: i64) -> Result<Present, clickhouse_sink::Error> {
     let source = usize::from(range.partition.topic);
-    let asked = StoredRange {
-        topic: model.pipeline.sources[source].topic.clone(),
-        partition: range.partition.partition,
-        start: range.start,
-        end: range.end,
-    };
+    let asked = model.stored(range);
+    let unfed = model.stored(Range { start: fed, ..range });
     let mut present = Present::default();
     for name in &model.catalog.events[source].tables {
         let Some(table) = model.table(name) else { continue };
-        let ranges = std::slice::from_ref(&asked);
-        let rows = client.read_back(name, ranges).await?;
-        if !rows.is_empty() {
-            for feed in model.feeds.iter().filter(|feed| feed.from == *name) {
-                match client.unfed(feed, ranges).await {
-                    Ok(0) => {}
-                    Ok(_) => present.unfed.push(feed.clone()),
-                    // A rollup that is not there, or is older than `_rows`, must not hold up its table. Any other answer
-                    // says nothing about the rows: it is asked again.
-                    Err(error @ clickhouse_sink::Error::Server { code, .. }) if NO_SUCH_ROLLUP.contains(&code) => {
-                        tracing::error!(rollup = feed.rollup, %error, "it cannot be told whether the rollup lacks rows");
-                    }
-                    Err(error) => return Err(error),
+        let rows = client.read_back(name, std::slice::from_ref(&asked)).await?;
+        for feed in model.feeds.iter().filter(|feed| feed.from == *name) {
+            match client.unfed(feed, std::slice::from_ref(&unfed)).await {
+                Ok(0) => present.rollups.push(feed.clone()),
+                Ok(_) => {
+                    present.rollups.push(feed.clone());
+                    present.unfed.push(feed.clone());
                 }
+                // A rollup that is not there, or is older than `_rows`, must not hold up its table. Any other answer
+                // says nothing about the rows: it is asked again.
+                Err(error @ clickhouse_sink::Error::Server { code, .. }) if NO_SUCH_ROLLUP.contains(&code) => {
+                    tracing::error!(rollup = feed.rollup, %error, "it cannot be told whether the rollup lacks rows");
+                }
+                Err(error) => return Err(error),
             }
         }
         present.rows.insert(table, rows);
     }
-    present.range = Some(asked);
+    present.unfed_range = Some(unfed);
     Ok(present)
 }
 

@@ -4,21 +4,24 @@
 //! either finishes it or not, and the read-back waits until that is decided; after it, the rows are found. A gRPC sink
 //! applies a range with its cursor in one transaction, so that repeating it is harmless at every moment.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Range};
+use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
 use exactly_once_protocol::{Delivered, Partition, StopCode};
 use pipeline::{GrpcSink, Pipeline};
 use prost::Message as _;
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::outcome::Kind;
 use proto::delivery::v1::{DeliverRequest, Part};
+use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
 use crate::metrics::Metrics;
 use crate::records::charges_digest;
+use crate::settle::NO_SUCH_ROLLUP;
 use crate::transform::{Outputs, TableRows};
 
 /// How long one insert may run on the server after it has started.
@@ -83,17 +86,17 @@ pub struct Shipment {
     pub outputs: Arc<Outputs>,
     /// For each entry of `outputs.tables` the rows to insert; `None` = all of them.
     pub rows: Option<Vec<Vec<usize>>>,
-    /// Rollups that lack rows which their tables have.
+    /// Rollups that lack some rows, nobody knows which: they are fed once the rows to insert are there.
     pub unfed: Option<Arc<Unfed>>,
 }
 
-/// Rollups that a dying server left short of the rows of a range.
+/// Rollups that lack rows of some ranges.
 #[derive(Debug)]
 pub struct Unfed {
     /// Which ones.
     pub feeds: Vec<Feed>,
     /// Of which rows.
-    pub range: Range,
+    pub ranges: Vec<Range>,
 }
 
 /// One delivery of one batch.
@@ -104,6 +107,8 @@ pub struct Delivery {
     pub deadline_ms: Option<i64>,
     /// What to deliver.
     pub shipments: Vec<Shipment>,
+    /// Rollups that lack all rows of some ranges; the rows are there.
+    pub feeds: Vec<Unfed>,
 }
 
 /// Query ids of all inserts of one promise begin with this.
@@ -176,33 +181,83 @@ impl Sinks {
                 }
             }
         }
-        // A few at a time, small ones first: all at once they share the server's cores and all end last.
-        inserts.sort_by_key(|(rows_to_go, ..)| *rows_to_go);
-        let turns = &tokio::sync::Semaphore::new(INSERTS_AT_ONCE);
+        // A few at a time: all at once they share the server's cores and all end last. Most of an insert's cost is the same
+        // whatever its size, so with the large ones first most events are visible soonest.
+        inserts.sort_by_key(|(rows_to_go, ..)| Reverse(*rows_to_go));
+        let turns = &Semaphore::new(INSERTS_AT_ONCE);
         let in_turn = inserts.into_iter().map(|(_, rows, only, name)| async move {
             // Never closed, so that a turn always comes.
             let _turn = turns.acquire().await;
             self.insert(rows, only, name, deadline_ms).await
         });
-        let inserted = futures::future::join_all(in_turn).await.into_iter().all(|clean| clean);
-        // After the rows: what they bring their rollups themselves must not be fed again.
-        inserted && self.feed_all(delivery, deadline_ms).await
+        // What is fed whole is committed: it needs none of these inserts. Rows come first, people wait for them.
+        let whole = delivery.feeds.iter().map(|unfed| (unfed, Lack::All));
+        let (inserted, fed) = tokio::join!(
+            futures::future::join_all(in_turn),
+            self.feed_all(delivery, whole.collect(), turns)
+        );
+        if !fed || !inserted.into_iter().all(|clean| clean) {
+            return false;
+        }
+        let lacking = delivery
+            .shipments
+            .iter()
+            .filter_map(|shipment| shipment.unfed.as_deref());
+        let lacking = lacking.map(|unfed| (unfed, Lack::Some)).collect();
+        self.feed_all(delivery, lacking, turns).await
     }
 
-    async fn feed_all(&self, delivery: &Delivery, deadline_ms: i64) -> bool {
-        for (nth, unfed) in delivery.shipments.iter().map(|shipment| &shipment.unfed).enumerate() {
-            for (at, feed) in unfed.iter().flat_map(|unfed| unfed.feeds.iter().enumerate()) {
-                let Some(unfed) = unfed else { continue };
-                let name = format!("{}-feed-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
-                let feeding = Feeding {
-                    ranges: std::slice::from_ref(&unfed.range),
-                    token: &name,
-                    query_id: &name,
-                    deadline_unix_s: deadline_ms.div_euclid(1000),
-                    running_max: INSERT_RUNNING_MAX,
-                };
-                let outcome = self.clickhouse.feed(feed, feeding).await;
-                if outcome != Inserted::Clean {
+    async fn feed_all(&self, delivery: &Delivery, lacking: Vec<(&Unfed, Lack)>, turns: &Semaphore) -> bool {
+        let Some(deadline_ms) = delivery.deadline_ms else {
+            return lacking.is_empty();
+        };
+        let feedings = lacking
+            .into_iter()
+            .flat_map(|(unfed, lack)| unfed.feeds.iter().map(move |feed| (feed, &unfed.ranges, lack)));
+        let in_turn = feedings.enumerate().map(|(nth, (feed, ranges, lack))| async move {
+            let _turn = turns.acquire().await;
+            // One token for each: a second feeding under the same one would be taken for a repetition.
+            let kind = match lack {
+                Lack::All => "all",
+                Lack::Some => "some",
+            };
+            let prefix = query_prefix(&self.pipeline.name, delivery.token);
+            let name = format!("{prefix}-feed-{kind}-{nth}");
+            let feeding = Feeding {
+                ranges,
+                lack,
+                token: &name,
+                query_id: &name,
+                deadline_unix_s: deadline_ms.div_euclid(1000),
+                running_max: INSERT_RUNNING_MAX,
+            };
+            self.feed(feed, feeding, deadline_ms).await
+        });
+        futures::future::join_all(in_turn).await.into_iter().all(|clean| clean)
+    }
+
+    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, deadline_ms: i64) -> bool {
+        let mut pause = RETRY_FIRST;
+        loop {
+            let began = std::time::Instant::now();
+            let outcome = self.clickhouse.feed(feed, feeding).await;
+            match &outcome {
+                Inserted::Clean => {
+                    self.metrics.fed(&feed.rollup, began.elapsed());
+                    if feeding.lack == Lack::Some {
+                        tracing::info!(rollup = feed.rollup, "a rollup lacked rows of its table and was fed");
+                    }
+                    return true;
+                }
+                Inserted::Refused(reason) => {
+                    tracing::debug!(rollup = feed.rollup, %reason, "feeding refused before it began");
+                }
+                Inserted::Rejected { code, reason } if NO_SUCH_ROLLUP.contains(code) => {
+                    // It must not hold up its table.
+                    tracing::error!(rollup = feed.rollup, code, %reason, "the rollup cannot be fed: run `sluice schema plan`");
+                    return true;
+                }
+                Inserted::Rejected { .. } | Inserted::Doubt(_) => {
                     tracing::warn!(
                         rollup = feed.rollup,
                         ?outcome,
@@ -210,16 +265,13 @@ impl Sinks {
                     );
                     return false;
                 }
-                let (topic, partition) = (&unfed.range.topic, unfed.range.partition);
-                tracing::info!(
-                    rollup = feed.rollup,
-                    topic,
-                    partition,
-                    "a rollup lacked rows of its table and was fed"
-                );
             }
+            if self.clock.now_ms() + pause.as_millis() as i64 >= deadline_ms {
+                return false;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
         }
-        true
     }
 
     async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {

@@ -1,7 +1,7 @@
 //! The pure middle: a collected batch and a rules revision go in; rows, alerts, charges and dead letters come out, with
 //! one digest for each range. No clock, no Kafka, no `await`: the same input gives the same bytes for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, UInt32Array};
@@ -110,6 +110,7 @@ pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Re
         );
     }
     let digested = digests.by_range(&ranges);
+    let summed = summed(model, &outputs);
     outputs.ranges = ranges
         .into_iter()
         .zip(digested)
@@ -121,9 +122,27 @@ pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Re
                 .get(&range.partition)
                 .map(|ids| ids.iter().copied().collect())
                 .unwrap_or_default(),
+            summed: summed.contains(&range.partition),
         })
         .collect();
     Ok(outputs)
+}
+
+/// Partitions with rows that belong into a rollup.
+fn summed(model: &Model, outputs: &Outputs) -> BTreeSet<Partition> {
+    let mut partitions = BTreeSet::new();
+    for rows in &outputs.tables {
+        let table = &model.pipeline.tables[rows.table].name;
+        if model.feeds.iter().any(|feed| feed.from == *table)
+            && let Ok(topic) = u16::try_from(rows.source)
+        {
+            partitions.extend(rows.partition.iter().map(|partition| Partition {
+                topic,
+                partition: *partition,
+            }));
+        }
+    }
+    partitions
 }
 
 struct Sound {

@@ -76,7 +76,7 @@ fn without_shape(table: &Table) -> Refusal {
     }
 }
 
-/// A rollup makes three tables; two of a name would fill each other.
+/// A rollup makes two tables; two of a name would fill each other.
 fn doubled_names(desired: &Desired) -> Vec<Refusal> {
     let mut seen = BTreeSet::new();
     let tables = desired.tables.iter().map(|table| table.name.clone());
@@ -89,8 +89,7 @@ fn doubled_names(desired: &Desired) -> Vec<Refusal> {
         .filter(|name| !seen.insert(name.clone()))
         .map(|name| Refusal {
             what: format!("table {name}"),
-            reason: "two things of this pipeline would have this name (a rollup also takes `<name>_state` and `<name>_feed`)"
-                .to_owned(),
+            reason: "two things of this pipeline would have this name (a rollup also takes `<name>_state`)".to_owned(),
             remedy: "rename one of them in the pipeline file".to_owned(),
         })
         .collect()

@@ -58,10 +58,10 @@ pub async fn plan(client: &Client, desired: &Desired) -> Result<Plan, Error> {
             why: "the pipeline's tables live in it".to_owned(),
         });
     }
-    let rollup_parts = desired
-        .rollups
-        .iter()
-        .flat_map(|rollup| rollup.parts.iter().map(|part| part.name.as_str()));
+    let rollup_parts = desired.rollups.iter().flat_map(|rollup| {
+        let parts = rollup.parts.iter().map(|part| part.name.as_str());
+        parts.chain([rollup.former_feed.as_str()])
+    });
     let names: Vec<&str> = desired
         .tables
         .iter()
@@ -73,6 +73,13 @@ pub async fn plan(client: &Client, desired: &Desired) -> Result<Plan, Error> {
         plan_table(&mut plan, client, table, there.get(&table.name));
     }
     for rollup in &desired.rollups {
+        if there.contains_key(&rollup.former_feed) {
+            plan.changes.push(Change {
+                what: format!("rollup {}", rollup.name),
+                sql: format!("DROP VIEW IF EXISTS {}", client.table(&rollup.former_feed)),
+                why: "lanes feed rollups now; this view would count each row a second time".to_owned(),
+            });
+        }
         for (index, part) in rollup.parts.iter().enumerate() {
             plan_part(&mut plan, client, (rollup, index), there.get(&part.name));
         }
@@ -276,13 +283,10 @@ fn plan_part(plan: &mut Plan, client: &Client, (rollup, index): (&WantedRollup, 
             sql: rollup.create(part, client.database()),
             why: match part.kind {
                 PartKind::State => "a table for the states of a new rollup".to_owned(),
-                PartKind::Read => "the view that people read".to_owned(),
-                PartKind::Feed => {
-                    format!(
-                        "feeds the rollup from now on: rows that {} has already are not in it",
-                        rollup.from
-                    )
-                }
+                PartKind::Read => format!(
+                    "the view that people read; rows that {} has already are not in it",
+                    rollup.from
+                ),
             },
         }),
         Some(there) if there.comment == rollup.comment => {

@@ -1,5 +1,5 @@
-//! A summary, as it should be: a table of states (`<name>_state`), the view that feeds it from the raw rows
-//! (`<name>_feed`), and the view that people read (`<name>`).
+//! A summary, as it should be: a table of states (`<name>_state`) that lanes feed from the raw rows, and the view that
+//! people read (`<name>`).
 //!
 //! Its definition doesn't depend on what may change in the raw table: a column that becomes nullable, or one that
 //! becomes low in cardinality, leaves every statement here as it was. So each value passes a cast to a nullable type.
@@ -29,7 +29,9 @@ pub(super) struct WantedRollup {
     /// The raw table's name.
     pub from: String,
     /// In the order in which they have to be made: what feeds comes last.
-    pub parts: [Part; 3],
+    pub parts: [Part; 2],
+    /// The view that fed the states with each insert before lanes did; beside them it would feed each row twice.
+    pub former_feed: String,
     /// How the states of some rows are made.
     pub feed: Feed,
     pub dedup_window: u32,
@@ -49,7 +51,6 @@ pub(super) struct Part {
 pub(super) enum PartKind {
     State,
     Read,
-    Feed,
 }
 
 /// One column of the summary.
@@ -98,18 +99,20 @@ impl WantedRollup {
             return Err(refusals);
         };
         let (parts, feed) = parts(&rollup.name, &table.name, (&time, &by, &measures));
-        let digest = xxh3_64(
-            parts
-                .iter()
-                .map(|part| part.body.as_str())
-                .collect::<Vec<_>>()
-                .join("\n")
-                .as_bytes(),
+        // How states are made belongs to the definition; it is spelt as the view that it once was.
+        let made = format!(
+            "TO {{db}}.{} AS SELECT {} FROM {{db}}.{} AS src GROUP BY {}",
+            sql::name(&feed.state),
+            feed.named_values,
+            sql::name(&table.name),
+            feed.group_by
         );
+        let digest = xxh3_64([parts[0].body.as_str(), &parts[1].body, &made].join("\n").as_bytes());
         Ok(Self {
             name: rollup.name.clone(),
             from: table.name.clone(),
             parts,
+            former_feed: format!("{}_feed", rollup.name),
             feed,
             dedup_window: table.dedup_window,
             comment: format!("{COMMENT_HEAD}{digest:016x}"),
@@ -126,7 +129,6 @@ impl WantedRollup {
                 self.dedup_window
             ),
             PartKind::Read => format!("CREATE VIEW IF NOT EXISTS {name}\n{body}\nCOMMENT {comment}"),
-            PartKind::Feed => format!("CREATE MATERIALIZED VIEW IF NOT EXISTS {name}\n{body}\nCOMMENT {comment}"),
         }
     }
 }
@@ -134,7 +136,7 @@ impl WantedRollup {
 /// How the comment of every part of a rollup begins.
 pub(super) const COMMENT_HEAD: &str = "sluice rollup ";
 
-fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Output])) -> ([Part; 3], Feed) {
+fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Output])) -> ([Part; 2], Feed) {
     let rows = Output {
         name: ROWS.to_owned(),
         type_name: "AggregateFunction(groupUniqArray, UInt64)".to_owned(),
@@ -159,6 +161,9 @@ fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Ou
         state: state.clone(),
         columns: list(&states, |output| sql::name(&output.name)),
         values: list(&states, |output| output.feed.clone()),
+        named_values: list(&states, |output| {
+            format!("{} AS {}", output.feed, sql::name(&output.name))
+        }),
         group_by: list(&keys, |output| output.feed.clone()),
         keys: list(&keys, |output| sql::name(&output.name)),
         row: ROW_IDENTITY,
@@ -186,21 +191,6 @@ fn parts(name: &str, from: &str, (time, by, measures): (&Output, &[Output], &[Ou
                 list(&all, |output| format!("{} AS {}", output.read, sql::name(&output.name))),
                 sql::name(&state),
                 list(&keys, |output| output.read.clone()),
-            ),
-        ),
-        part(
-            &format!("{name}_feed"),
-            PartKind::Feed,
-            format!(
-                "TO {{db}}.{} AS SELECT {} FROM {{db}}.{} AS src GROUP BY {}",
-                sql::name(&state),
-                list(&states, |output| format!(
-                    "{} AS {}",
-                    output.feed,
-                    sql::name(&output.name)
-                )),
-                sql::name(from),
-                list(&keys, |output| output.feed.clone()),
             ),
         ),
     ];

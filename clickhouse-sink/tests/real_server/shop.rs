@@ -2,15 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use apache_avro::Schema;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, new_null_array};
 use clickhouse_sink::schema::{self, Desired, Plan};
-use clickhouse_sink::{Client, Identity, Inserted, encode, row_hashes};
+use clickhouse_sink::{Client, Feeding, Identity, Inserted, Lack, Range, encode, row_hashes};
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
 
-use crate::server::insert;
+use crate::server::{deadline, insert};
 
 pub const PIPELINE: &str = r#"
 pipeline: shop
@@ -127,4 +128,30 @@ pub async fn insert_orders_at(client: &Client, shape: &Shape, ids: &[&str], toke
         token,
     )
     .await
+}
+
+/// Feeds the rollup all rows of these offsets, as a lane does.
+pub async fn feed(client: &Client, shape: &Shape, offsets: std::ops::Range<i64>, token: &str) -> Inserted {
+    let feeds = schema::feeds(&pipeline(PIPELINE), std::slice::from_ref(shape));
+    let ranges = [orders(offsets)];
+    let name = format!("{}-{token}", client.database());
+    let feeding = Feeding {
+        ranges: &ranges,
+        lack: Lack::All,
+        token: &name,
+        query_id: &name,
+        deadline_unix_s: deadline(client, 30).await,
+        running_max: Duration::from_secs(20),
+    };
+    client.feed(&feeds[0], feeding).await
+}
+
+/// What `insert_orders_at` inserts from the first to before the second.
+pub fn orders(offsets: std::ops::Range<i64>) -> Range {
+    Range {
+        topic: "order.created".to_owned(),
+        partition: 0,
+        start: offsets.start,
+        end: offsets.end,
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use exactly_once_protocol::{Offsets, Partition, Promise, Stored};
+use exactly_once_protocol::{Metadata, Offsets, Partition, Stored};
 use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
@@ -78,12 +78,12 @@ impl Reader {
             let stored = if offset >= 0 {
                 Stored {
                     offset,
-                    promise: Promise::decode(&metadata),
+                    metadata: Metadata::decode(&metadata),
                 }
             } else if offset == OFFSET_INVALID {
                 Stored {
                     offset: self.first(partition, start, timeout)?,
-                    promise: Ok(None),
+                    metadata: Ok(Metadata::Nothing),
                 }
             } else {
                 return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::InvalidArgument));

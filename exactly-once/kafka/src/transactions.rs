@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use exactly_once_protocol::{Partition, Promise, TxnEnd};
+use exactly_once_protocol::{Metadata, Partition, TxnEnd};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -44,7 +44,7 @@ pub struct Work {
     /// Fences zombies: the member's generation when the transaction began.
     pub group: ConsumerGroupMetadata,
     /// Offsets to commit, each with the promise of what comes next or none.
-    pub offsets: Vec<(Partition, i64, Option<Promise>)>,
+    pub offsets: Vec<(Partition, i64, Metadata)>,
     /// Alerts and dead letters of the batch whose end is committed.
     pub messages: Vec<Message>,
 }
@@ -269,10 +269,10 @@ fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaErro
         .map(|(partition, offset, _)| (*partition, Some(*offset)))
         .collect();
     let list = topics.list(&plain);
-    for (partition, _, promise) in &work.offsets {
-        if let Some(promise) = promise {
+    for (partition, _, metadata) in &work.offsets {
+        if *metadata != Metadata::Nothing {
             match list.find_partition(topics.name(*partition), partition.partition) {
-                Some(mut element) => element.set_metadata(promise.encode()),
+                Some(mut element) => element.set_metadata(metadata.encode()),
                 None => return Err(KafkaError::SetPartitionOffset(RDKafkaErrorCode::UnknownPartition)),
             }
         }

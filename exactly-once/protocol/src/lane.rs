@@ -5,12 +5,17 @@
 //! **Invariant:** an offset is committed past a range only after every sink acknowledged the range cleanly or was read
 //! back. **Invariant:** after any doubt nothing in memory is trusted: offsets and promises are read again, and only
 //! after a new producer has fenced the old one if the doubt was about a transaction.
+//! **Invariant:** without a promise, no row from the partition's `fed` on is in a rollup: rollups are fed under a promise
+//! alone, and a promise ends only by a commit past what it may have fed, or by being settled.
+
+mod feeding;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::promise::Promise;
+use crate::promise::{Metadata, Promise};
 use crate::words::{
-    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, RangeOutput, StopCode, Transaction, TxnEnd,
+    Action, BatchId, Delivered, Event, FEEDING, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode,
+    Transaction, TxnEnd,
 };
 
 /// An aborted transaction is begun again this often before everything is read again.
@@ -28,6 +33,8 @@ pub struct Settings {
     pub hand_back_wait_ms: u64,
     /// A transaction that takes longer hangs: the producer is discarded, milliseconds.
     pub transaction_watchdog_ms: u64,
+    /// Rollups are fed this often, milliseconds.
+    pub feed_every_ms: u64,
     /// Revision of the pipeline file.
     pub pipeline: u64,
     /// Distinguishes the tokens of this incarnation of the lane from those of every other one.
@@ -53,8 +60,8 @@ pub struct Standing {
 enum Phase {
     /// The offset is being read by the read of this number; `None`: as soon as there is a producer.
     Reading(Option<u64>),
-    /// Nothing is in doubt; new ranges start at `next`.
-    Flowing { next: i64 },
+    /// Nothing is in doubt; new ranges start at `next`; what is committed is in the rollups up to `fed`.
+    Flowing { next: i64, fed: i64 },
     /// A promise was found; it has to be settled before anything new.
     Doubtful(Promise),
     /// An operator has to act.
@@ -78,6 +85,8 @@ struct Batch {
     attempts: Vec<u16>,
     token: u64,
     deadline_ms: Option<i64>,
+    /// What it feeds to the rollups beside what it delivers; chosen when it is promised.
+    feeds: Vec<Range>,
     delivered: bool,
 }
 
@@ -125,6 +134,8 @@ pub struct Lane {
     aborts: u32,
     /// No transaction begins before this, milliseconds of the monotonic clock.
     begin_at_ms: u64,
+    /// When the rollups of each topic were fed last, milliseconds of the monotonic clock.
+    fed_at_ms: BTreeMap<u16, u64>,
     producer: Producer,
     revoking: Option<Revoking>,
     draining_since_ms: Option<u64>,
@@ -143,6 +154,7 @@ impl Lane {
             transaction: None,
             aborts: 0,
             begin_at_ms: 0,
+            fed_at_ms: BTreeMap::new(),
             producer: Producer::Renewing(1),
             revoking: None,
             draining_since_ms: None,
@@ -245,10 +257,12 @@ impl Lane {
             if owned.phase != Phase::Reading(Some(epoch)) || leaving {
                 continue;
             }
-            owned.phase = match stored.promise {
-                Ok(None) => Phase::Flowing { next: stored.offset },
-                Ok(Some(promise)) if promise.start == stored.offset => Phase::Doubtful(promise),
-                Ok(Some(_)) | Err(_) => Phase::Stopped(StopCode::PromiseUnreadable),
+            let next = stored.offset;
+            owned.phase = match stored.metadata {
+                Ok(Metadata::Nothing) => Phase::Flowing { next, fed: next },
+                Ok(Metadata::Unfed(fed)) if fed <= next => Phase::Flowing { next, fed },
+                Ok(Metadata::Promised(promise)) if promise.start == next => Phase::Doubtful(promise),
+                Ok(_) | Err(_) => Phase::Stopped(StopCode::PromiseUnreadable),
             };
             actions.push(match &owned.phase {
                 Phase::Doubtful(promise) => Action::Settle {
@@ -281,6 +295,10 @@ impl Lane {
             partitions: all,
             since_ms: now.monotonic_ms,
         });
+    }
+
+    fn phase(&mut self, partition: Partition) -> Option<&mut Phase> {
+        self.owned.get_mut(&partition).map(|owned| &mut owned.phase)
     }
 
     fn flows(&self, partition: Partition) -> bool {
@@ -331,7 +349,7 @@ impl Lane {
             Kind::New => self.admit_new(&ranges),
             Kind::Recovery { .. } => self.admit_recovery(&ranges, rules),
         };
-        let token = xxhash_rust::xxh3::xxh3_64_with_seed(&id.to_le_bytes(), self.settings.token_seed);
+        let token = self.token(id);
         match checked {
             Ok(attempts) => {
                 let batch = Batch {
@@ -342,6 +360,7 @@ impl Lane {
                     attempts,
                     token,
                     deadline_ms: None,
+                    feeds: Vec::new(),
                     delivered: false,
                 };
                 // Settling goes first: partitions in doubt have waited the longest.
@@ -381,14 +400,14 @@ impl Lane {
         let tiles = ranges.iter().all(|output| {
             output.range.end > output.range.start
                 && matches!(self.owned.get(&output.range.partition),
-                    Some(Owned { phase: Phase::Flowing { next }, .. }) if *next == output.range.start)
+                    Some(Owned { phase: Phase::Flowing { next, .. }, .. }) if *next == output.range.start)
         });
         if ranges.is_empty() || !tiles {
             return Err(Refused::Stale);
         }
         for output in ranges {
-            if let Some(owned) = self.owned.get_mut(&output.range.partition) {
-                owned.phase = Phase::Flowing { next: output.range.end };
+            if let Some(Phase::Flowing { next, .. }) = self.phase(output.range.partition) {
+                *next = output.range.end;
             }
         }
         Ok(vec![0; ranges.len()])
@@ -476,6 +495,7 @@ impl Lane {
                 if open.commits
                     && let Some(done) = self.current.take()
                 {
+                    self.note_fed(&done);
                     self.settle_recovered(&done, actions);
                     actions.push(Action::Done(done.id));
                 }
@@ -507,8 +527,14 @@ impl Lane {
     }
 
     fn put_back(&mut self, promised: Option<Batch>) {
-        if let Some(batch) = promised {
-            self.prepared.push_front(batch);
+        if let Some(mut batch) = promised {
+            // What it feeds is chosen anew, and at once.
+            if batch.forget_feeds() {
+                self.fed_at_ms.clear();
+            }
+            if batch.id < FEEDING {
+                self.prepared.push_front(batch);
+            }
         }
     }
 
@@ -523,7 +549,7 @@ impl Lane {
             if let Some(owned) = self.owned.get_mut(&partition)
                 && matches!(owned.phase, Phase::Doubtful(_))
             {
-                owned.phase = Phase::Flowing { next: from };
+                owned.phase = Phase::Flowing { next: from, fed: from };
                 if self.draining_since_ms.is_none() && !is_revoking(&self.revoking, partition) {
                     owned.quiet = false;
                     actions.push(Action::Collect { partition, from });
@@ -537,6 +563,7 @@ impl Lane {
             batch: batch.id,
             deadline_ms: batch.deadline_ms,
             token: batch.token,
+            feeds: batch.feeds.clone(),
         });
         self.current = Some(batch);
     }
@@ -552,6 +579,9 @@ impl Lane {
     fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
         let may_begin = now.monotonic_ms >= self.begin_at_ms;
         if self.producer == Producer::Ready && self.transaction.is_none() && may_begin {
+            if self.current.is_none() && self.prepared.is_empty() {
+                self.feed_alone(now);
+            }
             match &self.current {
                 Some(batch) if batch.delivered => self.begin(now, true, actions),
                 Some(_) => {}
@@ -570,24 +600,51 @@ impl Lane {
         self.leave(actions);
     }
 
+    fn token(&self, id: BatchId) -> u64 {
+        xxhash_rust::xxh3::xxh3_64_with_seed(&id.to_le_bytes(), self.settings.token_seed)
+    }
+
     /// One transaction: the end offsets of what is delivered, and the promise of what comes next.
     fn begin(&mut self, now: Now, commits: bool, actions: &mut Vec<Action>) {
-        let mut offsets: BTreeMap<Partition, (i64, Option<Promise>)> = BTreeMap::new();
+        let mut offsets: BTreeMap<Partition, (i64, Metadata)> = BTreeMap::new();
+        let mut fed: BTreeMap<Partition, i64> = BTreeMap::new();
         let committed = self.current.as_ref().filter(|_| commits);
-        for output in committed.iter().flat_map(|batch| &batch.ranges) {
-            offsets.insert(output.range.partition, (output.range.end, None));
+        for (batch, output) in committed
+            .iter()
+            .flat_map(|batch| batch.ranges.iter().map(move |o| (*batch, o)))
+        {
+            let Range { partition, end, .. } = output.range;
+            let known = match self.owned.get(&partition).map(|owned| &owned.phase) {
+                Some(Phase::Flowing { fed, .. }) => *fed,
+                _ => end,
+            };
+            let from = batch.fed_after(output, known);
+            fed.insert(partition, from);
+            let metadata = if from < end {
+                Metadata::Unfed(from)
+            } else {
+                Metadata::Nothing
+            };
+            offsets.insert(partition, (end, metadata));
         }
         let committed = committed.map(|batch| batch.id);
         let mut promised = None;
         if self.prepared.front().is_some_and(Batch::needs_promise)
             && let Some(mut batch) = self.prepared.pop_front()
         {
+            self.feed_with(now, &mut batch, &fed);
             let deadline_ms = now.sink_ms + self.settings.deadline_span_ms;
             batch.deadline_ms = Some(deadline_ms);
             for (output, attempt) in batch.ranges.iter().zip(&batch.attempts) {
+                let Range { partition, start, end } = output.range;
+                let fed = match self.owned.get(&partition).map(|owned| &owned.phase) {
+                    Some(Phase::Flowing { fed: known, .. }) => fed.get(&partition).copied().unwrap_or(*known),
+                    Some(Phase::Doubtful(promise)) => promise.fed,
+                    _ => start,
+                };
                 let promise = Promise {
-                    start: output.range.start,
-                    end: output.range.end,
+                    start,
+                    end,
                     outputs: output.outputs,
                     digest: output.digest,
                     rules: batch.rules,
@@ -595,9 +652,10 @@ impl Lane {
                     token: batch.token,
                     attempt: *attempt,
                     deadline_ms,
+                    fed,
                     unknown_schemas: output.unknown_schemas.clone(),
                 };
-                offsets.insert(output.range.partition, (output.range.start, Some(promise)));
+                offsets.insert(partition, (start, Metadata::Promised(promise)));
             }
             promised = Some(batch);
         }
@@ -607,7 +665,7 @@ impl Lane {
             promises: promised.as_ref().map(|batch| batch.id),
             offsets: offsets
                 .into_iter()
-                .map(|(partition, (offset, promise))| (partition, offset, promise))
+                .map(|(partition, (offset, metadata))| (partition, offset, metadata))
                 .collect(),
         };
         self.transaction = Some(OpenTransaction {
@@ -688,6 +746,7 @@ impl Lane {
     fn leave(&mut self, actions: &mut Vec<Action>) {
         let quiet = self.owned.values().all(|owned| owned.quiet);
         let idle = self.current.is_none() && self.transaction.is_none() && self.prepared.is_empty();
+        let idle = idle && self.unfed(&BTreeMap::new()).next().is_none();
         if self.draining_since_ms.is_some() && idle && quiet && !self.left {
             self.left = true;
             actions.push(Action::Leave);
@@ -707,7 +766,8 @@ impl Lane {
         let waiting_for_work = self.current.is_some()
             || self.transaction.is_some()
             || !self.prepared.is_empty()
-            || self.owned.values().any(|owned| !owned.quiet);
+            || self.owned.values().any(|owned| !owned.quiet)
+            || (self.draining_since_ms.is_some() && self.unfed(&BTreeMap::new()).next().is_some());
         if too_long && waiting_for_work {
             self.abandon(false, actions);
         }

@@ -3,7 +3,7 @@
 //! very code.
 //!
 //! In the order in which a range passes through it: [`Promise`] is what is committed before anything leaves the
-//! process, [`Lane`] is the machine, [`Event`] and [`Action`] are its seam.
+//! process (in the [`Metadata`] of an offset), [`Lane`] is the machine, [`Event`] and [`Action`] are its seam.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -12,8 +12,8 @@ mod promise;
 mod lane;
 
 pub use lane::{Lane, Settings, Standing};
-pub use promise::{METADATA_CHARS_MAX, Promise, PromiseFault, UNKNOWN_SCHEMAS_MAX};
+pub use promise::{METADATA_CHARS_MAX, Metadata, Promise, PromiseFault, UNKNOWN_SCHEMAS_MAX};
 pub use words::{
-    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored,
+    Action, BatchId, Delivered, Event, FEEDING, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored,
     Transaction, TxnEnd,
 };

@@ -1,5 +1,5 @@
-//! The promise: what will be delivered for one range, and by when. It is committed as the metadata of the range's start
-//! offset before anything leaves the process.
+//! What stands in the metadata of a committed offset: the promise (what will be delivered for the range that begins here,
+//! and by when; it is committed before anything leaves the process), and from where on rollups have not been fed.
 
 use thiserror::Error;
 
@@ -9,10 +9,27 @@ pub const METADATA_CHARS_MAX: usize = 4096;
 /// A batch is closed before one of its ranges has more unknown schema ids than this, so that the promise fits.
 pub const UNKNOWN_SCHEMAS_MAX: usize = 64;
 
-const VERSION: &str = "s1";
-const FIELDS: usize = 13;
+const VERSION: &str = "s2";
+const FIELDS: usize = 14;
+/// Version, offset, checksum.
+const UNFED_FIELDS: usize = 3;
+/// The version before rollups were fed by the lanes: its promises lack `fed`, which was always their start.
+const VERSION_1: &str = "s1";
+const FIELDS_1: usize = 13;
 
-/// What will be delivered for `[start, end)` of one partition.
+/// The metadata of a committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Metadata {
+    /// Nothing is pending, and everything before the offset is in the rollups.
+    Nothing,
+    /// Nothing is pending; no row from this offset on is in a rollup yet.
+    Unfed(i64),
+    /// A range is promised.
+    Promised(Promise),
+}
+
+/// What will be delivered for `[start, end)` of one partition. The range is empty when nothing is delivered and only
+/// rollups are fed.
 ///
 /// **Invariant:** everything that decides the bytes of a delivery is either in the log or in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +52,13 @@ pub struct Promise {
     pub attempt: u16,
     /// The sink's clock, Unix milliseconds: no insert of this promise may start after it.
     pub deadline_ms: i64,
+    /// Everything before this offset is in the rollups; what follows may be in them once this promise is delivered.
+    pub fed: i64,
     /// Schema ids that were definitely unknown when the range was transformed, ascending.
     pub unknown_schemas: Vec<u32>,
 }
 
-/// Why a text is not a promise. Nothing is guessed from such a text: the partition stops.
+/// Why a text is not the metadata of a committed offset. Nothing is guessed from such a text: the partition stops.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum PromiseFault {
     /// Written by a version that this one does not know.
@@ -53,17 +72,96 @@ pub enum PromiseFault {
     Checksum,
 }
 
-impl Promise {
-    /// ASCII text for the offset's metadata: version first, checksum last, about 200 characters.
+impl Metadata {
+    /// ASCII text: nothing, or version first, checksum last, at most about 220 characters and the unknown schemas.
     pub fn encode(&self) -> String {
+        match self {
+            Metadata::Nothing => String::new(),
+            Metadata::Unfed(from) => sealed(format!("{VERSION};{from};")),
+            Metadata::Promised(promise) => promise.encode(),
+        }
+    }
+
+    /// Reads the metadata of a committed offset.
+    pub fn decode(metadata: &[u8]) -> Result<Metadata, PromiseFault> {
+        if metadata.is_empty() {
+            return Ok(Metadata::Nothing);
+        }
+        if metadata.len() > METADATA_CHARS_MAX {
+            return Err(PromiseFault::Foreign(format!("{} bytes long", metadata.len())));
+        }
+        let text = std::str::from_utf8(metadata)
+            .ok()
+            .filter(|text| text.is_ascii())
+            .ok_or_else(|| PromiseFault::Foreign("not ASCII".into()))?;
+        let mut fields: Vec<&str> = text.split(';').collect();
+        if !fields[0].starts_with('s') || !fields[0][1..].bytes().all(|b| b.is_ascii_digit()) || fields[0].len() < 2 {
+            return Err(PromiseFault::Foreign("it does not begin with a version".into()));
+        }
+        if ![VERSION, VERSION_1].contains(&fields[0]) {
+            return Err(PromiseFault::Version(fields[0].chars().take(16).collect()));
+        }
+        let counts: &[usize] = if fields[0] == VERSION {
+            &[FIELDS, UNFED_FIELDS]
+        } else {
+            &[FIELDS_1]
+        };
+        if !counts.contains(&fields.len()) {
+            return Err(PromiseFault::Foreign(format!(
+                "{} fields instead of {}",
+                fields.len(),
+                counts[0]
+            )));
+        }
+        let checksum = fields.pop().unwrap_or_default();
+        let body = &text[..text.len() - checksum.len()];
+        if checksum != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
+            return Err(PromiseFault::Checksum);
+        }
+        if fields.len() + 1 == UNFED_FIELDS {
+            let from = decimal(fields[1], "offset")?;
+            return if from >= 0 {
+                Ok(Metadata::Unfed(from))
+            } else {
+                Err(PromiseFault::Foreign(format!("{from} is not an offset")))
+            };
+        }
+        if fields.len() + 1 == FIELDS_1 {
+            fields.insert(FIELDS_1 - 2, fields[1]);
+        }
+        Promise::from_fields(&fields).map(Metadata::Promised)
+    }
+}
+
+/// With the checksum behind it.
+fn sealed(body: String) -> String {
+    let crc = crc32fast::hash(body.as_bytes());
+    format!("{body}{crc:08x}")
+}
+
+fn decimal<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, PromiseFault> {
+    text.parse()
+        .map_err(|_| PromiseFault::Foreign(format!("{name} is not a number")))
+}
+
+fn hex(text: &str, name: &str) -> Result<u128, PromiseFault> {
+    u128::from_str_radix(text, 16).map_err(|_| PromiseFault::Foreign(format!("{name} is not hexadecimal")))
+}
+
+fn hex64(text: &str, name: &str) -> Result<u64, PromiseFault> {
+    u64::from_str_radix(text, 16).map_err(|_| PromiseFault::Foreign(format!("{name} is not hexadecimal")))
+}
+
+impl Promise {
+    fn encode(&self) -> String {
         let unknown = self
             .unknown_schemas
             .iter()
             .map(u32::to_string)
             .collect::<Vec<_>>()
             .join(",");
-        let body = format!(
-            "{VERSION};{};{};{};{:032x};{};{:016x};{:016x};{:016x};{};{};{};",
+        sealed(format!(
+            "{VERSION};{};{};{};{:032x};{};{:016x};{:016x};{:016x};{};{};{};{};",
             self.start,
             self.end,
             self.outputs,
@@ -74,55 +172,12 @@ impl Promise {
             self.token,
             self.attempt,
             self.deadline_ms,
+            self.fed,
             unknown,
-        );
-        let crc = crc32fast::hash(body.as_bytes());
-        format!("{body}{crc:08x}")
-    }
-
-    /// Reads the metadata of a committed offset. Empty metadata means that nothing is pending.
-    pub fn decode(metadata: &[u8]) -> Result<Option<Promise>, PromiseFault> {
-        if metadata.is_empty() {
-            return Ok(None);
-        }
-        if metadata.len() > METADATA_CHARS_MAX {
-            return Err(PromiseFault::Foreign(format!("{} bytes long", metadata.len())));
-        }
-        let text = std::str::from_utf8(metadata)
-            .ok()
-            .filter(|text| text.is_ascii())
-            .ok_or_else(|| PromiseFault::Foreign("not ASCII".into()))?;
-        let fields: Vec<&str> = text.split(';').collect();
-        if !fields[0].starts_with('s') || !fields[0][1..].bytes().all(|b| b.is_ascii_digit()) || fields[0].len() < 2 {
-            return Err(PromiseFault::Foreign("it does not begin with a version".into()));
-        }
-        if fields[0] != VERSION {
-            return Err(PromiseFault::Version(fields[0].chars().take(16).collect()));
-        }
-        if fields.len() != FIELDS {
-            return Err(PromiseFault::Foreign(format!(
-                "{} fields instead of {FIELDS}",
-                fields.len()
-            )));
-        }
-        let body = &text[..text.len() - fields[FIELDS - 1].len()];
-        if fields[FIELDS - 1] != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
-            return Err(PromiseFault::Checksum);
-        }
-        Self::from_fields(&fields).map(Some)
+        ))
     }
 
     fn from_fields(fields: &[&str]) -> Result<Promise, PromiseFault> {
-        fn decimal<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, PromiseFault> {
-            text.parse()
-                .map_err(|_| PromiseFault::Foreign(format!("{name} is not a number")))
-        }
-        fn hex(text: &str, name: &str) -> Result<u128, PromiseFault> {
-            u128::from_str_radix(text, 16).map_err(|_| PromiseFault::Foreign(format!("{name} is not hexadecimal")))
-        }
-        fn hex64(text: &str, name: &str) -> Result<u64, PromiseFault> {
-            u64::from_str_radix(text, 16).map_err(|_| PromiseFault::Foreign(format!("{name} is not hexadecimal")))
-        }
         let promise = Promise {
             start: decimal(fields[1], "start")?,
             end: decimal(fields[2], "end")?,
@@ -133,7 +188,8 @@ impl Promise {
             token: hex64(fields[8], "token")?,
             attempt: decimal(fields[9], "attempt")?,
             deadline_ms: decimal(fields[10], "deadline")?,
-            unknown_schemas: match fields[11] {
+            fed: decimal(fields[11], "fed")?,
+            unknown_schemas: match fields[12] {
                 "" => Vec::new(),
                 list => list
                     .split(',')
@@ -141,10 +197,17 @@ impl Promise {
                     .collect::<Result<_, _>>()?,
             },
         };
-        if promise.start < 0 || promise.end <= promise.start {
+        let idle = promise.end == promise.start && promise.fed == promise.start;
+        if promise.start < 0 || promise.end < promise.start || idle {
             return Err(PromiseFault::Foreign(format!(
                 "[{}, {}) is not a range",
                 promise.start, promise.end
+            )));
+        }
+        if promise.fed < 0 || promise.fed > promise.start {
+            return Err(PromiseFault::Foreign(format!(
+                "fed to {}, promised from {}",
+                promise.fed, promise.start
             )));
         }
         Ok(promise)
@@ -158,12 +221,13 @@ mod tests {
 
     fn promises() -> impl Strategy<Value = Promise> {
         (
-            (0i64..i64::MAX / 2, 1i64..1_000_000, any::<u32>(), any::<u128>()),
+            (1i64..i64::MAX / 2, 0i64..1_000_000, any::<u32>(), any::<u128>()),
             (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()),
             (
                 any::<u16>(),
                 any::<i64>(),
                 proptest::collection::vec(any::<u32>(), 0..UNKNOWN_SCHEMAS_MAX),
+                any::<prop::sample::Index>(),
             ),
         )
             .prop_map(
@@ -177,50 +241,58 @@ mod tests {
                     token,
                     attempt: rest.0,
                     deadline_ms: rest.1,
+                    // A promise of nothing at all is not made.
+                    fed: rest.3.index(start as usize + usize::from(length > 0)) as i64,
                     unknown_schemas: rest.2,
                 },
             )
     }
 
+    fn anything() -> impl Strategy<Value = Metadata> {
+        prop_oneof![
+            promises().prop_map(Metadata::Promised),
+            (0i64..i64::MAX).prop_map(Metadata::Unfed),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn a_promise_reads_back_as_it_was_written_and_fits_the_brokers_limit(promise in promises()) {
-            let text = promise.encode();
+        fn metadata_reads_back_as_it_was_written_and_fits_the_brokers_limit(metadata in anything()) {
+            let text = metadata.encode();
             prop_assert!(text.is_ascii() && text.len() <= METADATA_CHARS_MAX);
-            prop_assert_eq!(Promise::decode(text.as_bytes()), Ok(Some(promise)));
+            prop_assert_eq!(Metadata::decode(text.as_bytes()), Ok(metadata));
         }
 
         #[test]
-        fn any_single_changed_byte_is_noticed(promise in promises(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
-            let mut text = promise.encode().into_bytes();
+        fn any_single_changed_byte_is_noticed(metadata in anything(), at in any::<prop::sample::Index>(), to in any::<u8>()) {
+            let mut text = metadata.encode().into_bytes();
             let at = at.index(text.len());
             prop_assume!(text[at] != to);
             text[at] = to;
-            prop_assert!(Promise::decode(&text).is_err());
+            prop_assert!(Metadata::decode(&text).is_err());
         }
 
         #[test]
-        fn a_cut_promise_is_never_read_as_another_one(promise in promises(), cut in any::<prop::sample::Index>()) {
-            let text = promise.encode();
+        fn a_cut_text_is_never_read_as_another_one(metadata in anything(), cut in any::<prop::sample::Index>()) {
+            let text = metadata.encode();
             let cut = cut.index(text.len() - 1) + 1;
-            prop_assert!(Promise::decode(&text.as_bytes()[..cut]).is_err());
+            prop_assert!(Metadata::decode(&text.as_bytes()[..cut]).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
-            let read = Promise::decode(&bytes);
-            prop_assert!(bytes.is_empty() == matches!(read, Ok(None)));
+            let read = Metadata::decode(&bytes);
+            prop_assert!(bytes.is_empty() == matches!(read, Ok(Metadata::Nothing)));
         }
     }
 
     #[test]
     fn a_later_version_is_named_and_not_guessed_at() {
-        assert_eq!(Promise::decode(b"s2;1;2;3"), Err(PromiseFault::Version("s2".into())));
+        assert_eq!(Metadata::decode(b"s3;1;2;3"), Err(PromiseFault::Version("s3".into())));
     }
 
-    #[test]
-    fn the_golden_promise_of_version_1_is_still_read() {
-        let golden = Promise {
+    fn golden(fed: i64) -> Metadata {
+        Metadata::Promised(Promise {
             start: 100,
             end: 250,
             outputs: 150,
@@ -230,12 +302,47 @@ mod tests {
             token: 0xfeed,
             attempt: 2,
             deadline_ms: 1_795_228_766_362,
+            fed,
             unknown_schemas: vec![9, 12],
+        })
+    }
+
+    #[test]
+    fn the_golden_texts_of_all_versions_are_still_read() {
+        let sealed = |body: &str| format!("{body}{:08x}", crc32fast::hash(body.as_bytes()));
+        let version_1 = "s1;100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
+                         000000000000feed;2;1795228766362;9,12;";
+        let old = golden(100);
+        assert_eq!(Metadata::decode(sealed(version_1).as_bytes()), Ok(old));
+        let version_2 = "s2;100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
+                         000000000000feed;2;1795228766362;70;9,12;";
+        assert_eq!(golden(70).encode(), sealed(version_2));
+        assert_eq!(Metadata::decode(sealed(version_2).as_bytes()), Ok(golden(70)));
+        assert_eq!(Metadata::Unfed(70).encode(), sealed("s2;70;"));
+    }
+
+    #[test]
+    fn what_no_lane_writes_is_not_believed() {
+        let empty = |start: i64, end: i64, fed: i64| {
+            let Metadata::Promised(promise) = golden(70) else {
+                panic!()
+            };
+            Metadata::Promised(Promise {
+                start,
+                end,
+                fed,
+                ..promise
+            })
         };
-        let text = "s1;100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
-                    000000000000feed;2;1795228766362;9,12;";
-        let text = format!("{text}{:08x}", crc32fast::hash(text.as_bytes()));
-        assert_eq!(golden.encode(), text);
-        assert_eq!(Promise::decode(text.as_bytes()), Ok(Some(golden)));
+        assert!(Metadata::decode(empty(100, 100, 70).encode().as_bytes()).is_ok());
+        for wrong in [
+            empty(100, 100, 100),
+            empty(100, 99, 70),
+            empty(100, 110, 101),
+            Metadata::Unfed(-1),
+        ] {
+            let read = Metadata::decode(wrong.encode().as_bytes());
+            assert!(matches!(read, Err(PromiseFault::Foreign(_))), "{wrong:?}: {read:?}");
+        }
     }
 }

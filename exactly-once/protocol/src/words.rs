@@ -1,6 +1,6 @@
 //! The words of the seam between the state machine and its hands.
 
-use crate::promise::{Promise, PromiseFault};
+use crate::promise::{Metadata, Promise, PromiseFault};
 
 /// One partition of one source topic. `topic` is the index of the source in the pipeline file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +33,28 @@ pub struct RangeOutput {
     pub digest: u128,
     /// Schema ids that the registry definitely does not know; they stay unknown when the range is rebuilt.
     pub unknown_schemas: Vec<u32>,
+    /// Whether rows of it belong into a rollup.
+    pub summed: bool,
+}
+
+impl RangeOutput {
+    /// What an empty range delivers: it is promised only so that what lies before it can be fed to rollups.
+    pub fn of_nothing(range: Range) -> Self {
+        RangeOutput {
+            range,
+            outputs: 0,
+            digest: 0,
+            unknown_schemas: Vec::new(),
+            summed: false,
+        }
+    }
 }
 
 /// Names a batch between the machine and the driver that holds its rows. Unique within a lane.
 pub type BatchId = u64;
+
+/// Numbers from here on are the machine's own, for batches that only feed rollups; a driver's are below.
+pub const FEEDING: BatchId = 1 << 63;
 
 /// Whether a batch is delivered for the first time or settles promises whose outcome was in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +82,8 @@ pub struct Now {
 pub struct Stored {
     /// The committed offset, or where the pipeline's `start` says to begin when there is none.
     pub offset: i64,
-    /// The promise in the offset's metadata: `Ok(None)` if nothing is pending.
-    pub promise: Result<Option<Promise>, PromiseFault>,
+    /// The offset's metadata.
+    pub metadata: Result<Metadata, PromiseFault>,
 }
 
 /// Answer to [`Action::ReadOffsets`]; a partition that cannot be read yet is asked again by the hands, never left out.
@@ -214,8 +232,8 @@ pub struct Transaction {
     pub commits: Option<BatchId>,
     /// The batch that is promised, if any.
     pub promises: Option<BatchId>,
-    /// Every offset to write: partition, offset, metadata's promise.
-    pub offsets: Vec<(Partition, i64, Option<Promise>)>,
+    /// Every offset to write, with its metadata.
+    pub offsets: Vec<(Partition, i64, Metadata)>,
 }
 
 /// What the hands have to do.
@@ -254,12 +272,14 @@ pub enum Action {
     },
     /// Deliver a batch to every sink. Answered by `Delivered`.
     Deliver {
-        /// The batch.
+        /// The batch. Its number is [`FEEDING`] or more if nothing was prepared for it and rollups are fed alone.
         batch: BatchId,
         /// Sink clock, Unix milliseconds: no insert may start after it. `None`: nothing is missing in ClickHouse.
         deadline_ms: Option<i64>,
         /// Names the attempt in insert tokens and query ids.
         token: u64,
+        /// Ranges that are committed and not yet in any rollup: to be fed now, each row exactly once.
+        feeds: Vec<Range>,
     },
     /// The batch is committed everywhere: its memory may be freed and counted.
     Done(BatchId),

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exactly_once_protocol::{
-    Action, Delivered, Event, Kind, Lane, Now, Partition, Range, RangeOutput, Settings, Stored, Transaction, TxnEnd,
+    Action, BatchId, Delivered, Event, FEEDING, Kind, Lane, Metadata, Now, Partition, Range, RangeOutput, Settings,
+    Stored, Transaction, TxnEnd,
 };
 
 const P0: Partition = Partition { topic: 0, partition: 0 };
+const P1: Partition = Partition { topic: 1, partition: 0 };
 
 /// A lane and its clock.
 struct Driver {
@@ -17,10 +19,16 @@ struct Driver {
 impl Driver {
     /// A lane that owns [`P0`] from offset 0 on.
     fn flowing() -> Driver {
+        Driver::owning(&[P0])
+    }
+
+    /// A lane that owns these from offset 0 on.
+    fn owning(partitions: &[Partition]) -> Driver {
         let (lane, first) = Lane::new(Settings {
             deadline_span_ms: 5_000,
             hand_back_wait_ms: 60_000,
             transaction_watchdog_ms: 60_000,
+            feed_every_ms: 1_000,
             pipeline: 1,
             token_seed: 1,
         });
@@ -29,17 +37,23 @@ impl Driver {
             panic!("{first:?}")
         };
         driver.step(Event::ProducerReady { epoch });
-        let asked = driver.step(Event::Assigned(vec![P0]));
+        let asked = driver.step(Event::Assigned(partitions.to_vec()));
         let [Action::ReadOffsets { epoch, .. }] = asked[..] else {
             panic!("{asked:?}")
         };
-        let stored = Stored {
-            offset: 0,
-            promise: Ok(None),
+        let stored = |partition: &Partition| {
+            let metadata = Ok(Metadata::Nothing);
+            (*partition, Stored { offset: 0, metadata })
         };
-        let offsets = vec![(P0, stored)];
-        let collects = Action::Collect { partition: P0, from: 0 };
-        assert_eq!(driver.step(Event::OffsetsRead { epoch, offsets }), [collects]);
+        let offsets = partitions.iter().map(stored).collect();
+        let collects: Vec<Action> = partitions
+            .iter()
+            .map(|partition| Action::Collect {
+                partition: *partition,
+                from: 0,
+            })
+            .collect();
+        assert_eq!(driver.step(Event::OffsetsRead { epoch, offsets }), collects);
         driver
     }
 
@@ -51,24 +65,46 @@ impl Driver {
         self.lane.step(now, event)
     }
 
-    fn prepare(&mut self, batch: u64, start: i64, end: i64) -> Vec<Action> {
-        let range = Range {
-            partition: P0,
-            start,
-            end,
-        };
-        let output = RangeOutput {
-            range,
-            outputs: (end - start) as u32,
-            digest: end as u128,
+    fn prepare(&mut self, batch: BatchId, start: i64, end: i64) -> Vec<Action> {
+        self.prepare_of(batch, &[range(P0, start, end)], false)
+    }
+
+    /// `summed`: rows of it belong into rollups.
+    fn prepare_of(&mut self, batch: BatchId, ranges: &[Range], summed: bool) -> Vec<Action> {
+        let output = |range: &Range| RangeOutput {
+            range: *range,
+            outputs: (range.end - range.start) as u32,
+            digest: range.end as u128,
             unknown_schemas: Vec::new(),
+            summed,
         };
         self.step(Event::Prepared {
             batch,
             kind: Kind::New,
-            ranges: vec![output],
+            ranges: ranges.iter().map(output).collect(),
             rules: (1, 1),
         })
+    }
+
+    /// What the commit of this transaction lets begin.
+    fn commit(&mut self, epoch: u64) -> Vec<Action> {
+        let end = TxnEnd::Committed;
+        self.step(Event::TxnEnded { epoch, end })
+    }
+
+    /// What a clean delivery lets begin.
+    fn delivered(&mut self, batch: BatchId) -> Vec<Action> {
+        let outcome = Delivered::Clean;
+        self.step(Event::Delivered { batch, outcome })
+    }
+
+    /// Promises, delivers and commits a batch; what the lane then does.
+    fn through(&mut self, promises: &[Action], batch: BatchId) -> Vec<Action> {
+        let (epoch, _) = transaction(promises);
+        self.commit(epoch);
+        let delivered = self.delivered(batch);
+        let (epoch, _) = transaction(&delivered);
+        self.commit(epoch)
     }
 
     /// Ticks until something is to be done, at most `within` milliseconds.
@@ -81,6 +117,27 @@ impl Driver {
             }
         }
         Vec::new()
+    }
+}
+
+fn range(partition: Partition, start: i64, end: i64) -> Range {
+    Range { partition, start, end }
+}
+
+/// What a delivery feeds, and its batch.
+fn feeds(actions: &[Action]) -> (BatchId, Vec<Range>) {
+    let feeds = |action: &Action| match action {
+        Action::Deliver { batch, feeds, .. } => Some((*batch, feeds.clone())),
+        _ => None,
+    };
+    actions.iter().find_map(feeds).unwrap_or_else(|| panic!("{actions:?}"))
+}
+
+fn fed_by_promise(transaction: &Transaction, partition: Partition) -> (i64, i64, i64) {
+    let (_, _, metadata) = transaction.offsets.iter().find(|(of, ..)| *of == partition).unwrap();
+    match metadata {
+        Metadata::Promised(promise) => (promise.start, promise.end, promise.fed),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -155,4 +212,82 @@ fn a_commit_that_is_aborted_for_ever_ends_with_reading_everything_again() {
         assert_eq!(begun, 11);
         break;
     }
+}
+
+/// Scenario: rows that belong into rollups, more of them later, then nothing.
+/// Guarantees: what is committed is fed by the first batch that is promised when it is due, under that batch's promise, and
+/// the commit says from where on nothing is fed; with nothing else to do, an empty range carries it.
+#[test]
+fn committed_rows_are_fed_by_a_later_promise_or_alone() {
+    let mut driver = Driver::flowing();
+    let promised = driver.prepare_of(1, &[range(P0, 0, 3)], true);
+    assert_eq!(fed_by_promise(&transaction(&promised).1, P0), (0, 3, 0));
+    let begun = driver.through(&promised, 1);
+    // Never fed before: it is due at once, and nothing else is to be done.
+    let (epoch, first) = transaction(&begun[1..]);
+    let batch = first.promises.unwrap();
+    assert!(batch >= FEEDING);
+    assert_eq!(fed_by_promise(&first, P0), (3, 3, 0));
+    let delivers = driver.commit(epoch);
+    assert_eq!(feeds(&delivers), (batch, vec![range(P0, 0, 3)]));
+    let (epoch, done) = transaction(&driver.delivered(batch));
+    assert_eq!(done.offsets, [(P0, 3, Metadata::Nothing)]);
+    assert_eq!(driver.commit(epoch), [Action::Done(batch)]);
+
+    let promised = driver.prepare_of(2, &[range(P0, 3, 5)], true);
+    let (epoch, _) = transaction(&promised);
+    assert_eq!(feeds(&driver.commit(epoch)), (2, Vec::new()));
+    assert_eq!(
+        driver.prepare_of(3, &[range(P0, 5, 6)], true),
+        [],
+        "waits for the second"
+    );
+    driver.now_ms += 1_000;
+    let batch = 2;
+    let (epoch, next) = transaction(&driver.delivered(batch));
+    assert_eq!((next.commits, next.promises), (Some(2), Some(3)));
+    assert_eq!(fed_by_promise(&next, P0), (5, 6, 3));
+    assert_eq!(feeds(&driver.commit(epoch)), (3, vec![range(P0, 3, 5)]));
+    let batch = 3;
+    let (epoch, done) = transaction(&driver.delivered(batch));
+    assert_eq!(done.offsets, [(P0, 6, Metadata::Unfed(5))]);
+    assert_eq!(driver.commit(epoch), [Action::Done(3)]);
+}
+
+/// Scenario: rows of two topics are due at the same time.
+/// Guarantees: a batch feeds one topic, the next the other, so that none is held up by all rollups.
+#[test]
+fn one_topic_is_fed_at_a_time() {
+    let mut driver = Driver::owning(&[P0, P1]);
+    let promised = driver.prepare_of(1, &[range(P0, 0, 3), range(P1, 0, 2)], true);
+    let begun = driver.through(&promised, 1);
+    let (epoch, _) = transaction(&begun[1..]);
+    let (one, fed) = feeds(&driver.commit(epoch));
+    assert_eq!(fed, [range(P0, 0, 3)]);
+    let (epoch, _) = transaction(&driver.delivered(one));
+    let begun = driver.commit(epoch);
+    let (epoch, _) = transaction(&begun[1..]);
+    let (_, fed) = feeds(&driver.commit(epoch));
+    assert_eq!(fed, [range(P1, 0, 2)]);
+}
+
+/// Guarantees: a lane that is told to stop feeds what is committed, of all topics at once, before it leaves.
+#[test]
+fn a_drain_feeds_before_it_leaves() {
+    let mut driver = Driver::owning(&[P0, P1]);
+    let warm = driver.prepare_of(1, &[range(P0, 0, 1), range(P1, 0, 1)], false);
+    driver.through(&warm, 1);
+    let promised = driver.prepare_of(2, &[range(P0, 1, 3), range(P1, 1, 2)], true);
+    let (epoch, _) = transaction(&promised);
+    driver.commit(epoch);
+    let told = driver.step(Event::Drain);
+    assert!(!told.contains(&Action::Leave), "{told:?}");
+    driver.step(Event::Quiet(vec![P0, P1]));
+    let (epoch, _) = transaction(&driver.delivered(2));
+    let begun = driver.commit(epoch);
+    let (epoch, _) = transaction(&begun[1..]);
+    let (batch, fed) = feeds(&driver.commit(epoch));
+    assert_eq!(fed, [range(P0, 1, 3), range(P1, 1, 2)]);
+    let (epoch, _) = transaction(&driver.delivered(batch));
+    assert_eq!(driver.commit(epoch), [Action::Done(batch), Action::Leave]);
 }

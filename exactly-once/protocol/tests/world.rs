@@ -1,8 +1,8 @@
 //! Scenario: two lanes, three partitions; messages are delayed and reordered, answers are lost, lanes crash, are kicked
 //! out of the group without knowing it, hand partitions back in mid-batch; inserts start late or linger; commits are
 //! aborted, lost or answered late.
-//! Guarantees: every row and every alert exactly once; a committed offset means that every sink has it; once the faults
-//! stop, everything is committed.
+//! Guarantees: every row and every alert exactly once, and every row once in the rollups; a committed offset means that
+//! every sink has it; once the faults stop, everything is committed and in the rollups.
 //!
 //! ```text
 //! // p0:  [0..3) promised | delivered | C   [3..7) promised | crash -> wait deadline | read back | promised again | C
@@ -15,8 +15,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exactly_once_protocol::{
-    Action, Delivered, Event, Kind, Lane, Now, Partition, Promise, Range, RangeOutput, Settings, Stored, Transaction,
-    TxnEnd,
+    Action, Delivered, Event, FEEDING, Kind, Lane, Metadata, Now, Partition, Promise, Range, RangeOutput, Settings,
+    Stored, Transaction, TxnEnd,
 };
 
 const PARTITIONS: i32 = 3;
@@ -45,14 +45,23 @@ fn partition(partition: i32) -> Partition {
     Partition { topic: 0, partition }
 }
 
+/// Whether a row belongs into a rollup.
+fn summed(offset: i64) -> bool {
+    offset % 6 < 4
+}
+
 /// What a range delivers is a pure function of the log: the digest is one of the range alone.
 fn output(range: Range) -> RangeOutput {
+    if range.start == range.end {
+        return RangeOutput::of_nothing(range);
+    }
     let digest = (range.partition.partition as u128) << 64 | (range.start as u128) << 32 | range.end as u128;
     RangeOutput {
         range,
         outputs: (range.end - range.start) as u32,
         digest,
         unknown_schemas: Vec::new(),
+        summed: (range.start..range.end).any(summed),
     }
 }
 
@@ -64,11 +73,13 @@ enum Mutation {
     NoFence,
     NoReadBack,
     UnstableReads,
+    /// Whoever settles feeds all rows again, not those that the rollups lack.
+    BlindFeeding,
 }
 
 struct OpenTxn {
     epoch: u64,
-    offsets: Vec<(Partition, i64, Option<Promise>)>,
+    offsets: Vec<(Partition, i64, Metadata)>,
     alerts: Vec<(Partition, i64)>,
 }
 
@@ -76,9 +87,18 @@ struct Insert {
     token: u64,
     deadline_ms: i64,
     rows: Vec<(Partition, i64)>,
+    /// Rows for the rollups, once `rows` are there: an insert of its own under the same token.
+    feeding: Option<Feeding>,
     started: bool,
     /// Whom to answer: lane, its incarnation, batch. `None` = the answer is lost.
     answer: Option<(usize, u64, u64)>,
+}
+
+#[derive(Clone)]
+struct Feeding {
+    ranges: Vec<Range>,
+    /// Only rows that the rollups lack.
+    lacking: bool,
 }
 
 /// An answer on its way to a lane.
@@ -96,6 +116,8 @@ struct Flow {
 struct Batch {
     rows: Vec<(Partition, i64)>,
     ranges: Vec<Range>,
+    /// What the one who settles feeds.
+    lacking: Vec<Range>,
 }
 
 struct Member {
@@ -120,7 +142,7 @@ struct World {
     mutation: Mutation,
     clock_ms: i64,
     faults: bool,
-    committed: BTreeMap<Partition, (i64, Option<Promise>)>,
+    committed: BTreeMap<Partition, (i64, Metadata)>,
     owner: BTreeMap<Partition, usize>,
     /// Asked of the first, to be given to the second.
     moving: Option<(Partition, usize, usize)>,
@@ -132,6 +154,8 @@ struct World {
     inserts: Vec<Insert>,
     rows: BTreeMap<(Partition, i64), u32>,
     alerts: BTreeMap<(Partition, i64), u32>,
+    /// How often a row is in the rollups.
+    fed: BTreeMap<(Partition, i64), u32>,
     cursor: BTreeMap<Partition, i64>,
     mail: Vec<Mail>,
     members: Vec<Member>,
@@ -150,7 +174,9 @@ impl World {
             mutation,
             clock_ms: 1_000,
             faults: true,
-            committed: (0..PARTITIONS).map(|p| (partition(p), (0, None))).collect(),
+            committed: (0..PARTITIONS)
+                .map(|p| (partition(p), (0, Metadata::Nothing)))
+                .collect(),
             owner: BTreeMap::new(),
             moving: None,
             generation: 1,
@@ -160,6 +186,7 @@ impl World {
             inserts: Vec::new(),
             rows: BTreeMap::new(),
             alerts: BTreeMap::new(),
+            fed: BTreeMap::new(),
             cursor: BTreeMap::new(),
             mail: Vec::new(),
             members: Vec::new(),
@@ -185,6 +212,7 @@ impl World {
             deadline_span_ms: SPAN_MS,
             hand_back_wait_ms: 400,
             transaction_watchdog_ms: 200,
+            feed_every_ms: 60,
             pipeline: 1,
             token_seed: self.incarnations,
         });
@@ -338,7 +366,8 @@ impl World {
                 batch,
                 deadline_ms,
                 token,
-            } => self.send(lane, batch, deadline_ms, token),
+                feeds,
+            } => self.send(lane, batch, (deadline_ms, token), feeds),
             Action::Done(batch) | Action::Drop(batch) => {
                 self.members[lane].batches.remove(&batch);
             }
@@ -424,6 +453,7 @@ impl World {
             Batch {
                 rows,
                 ranges: ranges.clone(),
+                lacking: Vec::new(),
             },
         );
         let outputs = ranges.into_iter().map(output).collect();
@@ -445,8 +475,16 @@ impl World {
         member.next_batch
     }
 
-    fn send(&mut self, lane: usize, batch: u64, deadline_ms: Option<i64>, token: u64) {
+    fn send(&mut self, lane: usize, batch: u64, (deadline_ms, token): (Option<i64>, u64), feeds: Vec<Range>) {
         let incarnation = self.members[lane].incarnation;
+        if batch >= FEEDING {
+            let nothing = Batch {
+                rows: Vec::new(),
+                ranges: Vec::new(),
+                lacking: Vec::new(),
+            };
+            self.members[lane].batches.insert(batch, nothing);
+        }
         let held = &self.members[lane].batches[&batch];
         // Billing: each range with its cursor in one transaction; a repetition is answered "already applied".
         for range in &held.ranges {
@@ -458,6 +496,18 @@ impl World {
             *cursor = (*cursor).max(range.end);
         }
         let rows = held.rows.clone();
+        let feeding = match (feeds.is_empty(), held.lacking.is_empty()) {
+            (true, true) => None,
+            (false, true) => Some(Feeding {
+                ranges: feeds,
+                lacking: false,
+            }),
+            (true, false) => Some(Feeding {
+                ranges: held.lacking.clone(),
+                lacking: true,
+            }),
+            (false, false) => panic!("a settled batch feeds nothing else"),
+        };
         let Some(deadline_ms) = deadline_ms else {
             self.mail.push(Mail {
                 lane,
@@ -486,6 +536,7 @@ impl World {
             token,
             deadline_ms,
             rows,
+            feeding,
             started: false,
             answer,
         });
@@ -523,14 +574,22 @@ impl World {
             .filter(|o| !there(o))
             .map(|o| (partition, o))
             .collect();
+        let unfed = (promise.fed..range.end)
+            .filter(|o| summed(*o))
+            .any(|o| self.mutation == Mutation::BlindFeeding || !self.fed.contains_key(&(partition, o)));
         let kind = Kind::Recovery {
-            missing: !rows.is_empty(),
+            missing: !rows.is_empty() || unfed,
+        };
+        let lacking = Range {
+            start: promise.fed,
+            ..range
         };
         let batch = self.hold(
             lane,
             Batch {
                 rows,
                 ranges: vec![range],
+                lacking: if unfed { vec![lacking] } else { Vec::new() },
             },
         );
         self.feed(
@@ -539,7 +598,7 @@ impl World {
                 batch,
                 kind,
                 ranges: vec![output(range)],
-                rules: (1, 1),
+                rules: promise.rules,
             },
         );
     }
@@ -565,7 +624,39 @@ impl World {
             *self.rows.entry(*row).or_insert(0) += 1;
         }
         self.note(format!("insert {:x} done: {:?}", insert.token, insert.rows));
-        self.answer(insert.answer, Delivered::Clean);
+        match (insert.feeding, insert.rows.is_empty()) {
+            (Some(feeding), true) => {
+                let whole = self.sum_up(&feeding);
+                self.answer(insert.answer, if whole { Delivered::Clean } else { Delivered::Doubt });
+            }
+            (Some(feeding), false) => self.inserts.push(Insert {
+                rows: Vec::new(),
+                feeding: Some(feeding),
+                started: false,
+                ..insert
+            }),
+            (None, _) => self.answer(insert.answer, Delivered::Clean),
+        }
+    }
+
+    /// The server may die between two months: then the first of them are in the rollups, and nobody knows.
+    fn sum_up(&mut self, feeding: &Feeding) -> bool {
+        let all: Vec<(Partition, i64)> = feeding
+            .ranges
+            .iter()
+            .flat_map(|range| (range.start..range.end).map(|o| (range.partition, o)))
+            .filter(|row| summed(row.1))
+            .filter(|row| !feeding.lacking || self.mutation == Mutation::BlindFeeding || !self.fed.contains_key(row))
+            .collect();
+        let lacks: Vec<_> = all.iter().filter(|row| !self.rows.contains_key(row)).collect();
+        assert!(lacks.is_empty(), "rollups are fed before the rows are there: {lacks:?}");
+        let dies = self.faults && self.dice.one_in(6);
+        let there = if dies { all.len() / 2 } else { all.len() };
+        for row in &all[..there] {
+            *self.fed.entry(*row).or_insert(0) += 1;
+        }
+        self.note(format!("rollups have {:?}", &all[..there]));
+        !dies
     }
 
     fn answer(&mut self, whom: Option<(usize, u64, u64)>, outcome: Delivered) {
@@ -637,8 +728,8 @@ impl World {
             return;
         }
         self.open.remove(&lane);
-        for (partition, offset, promise) in offsets {
-            self.committed.insert(partition, (offset, promise));
+        for (partition, offset, metadata) in offsets {
+            self.committed.insert(partition, (offset, metadata));
         }
         for alert in alerts {
             *self.alerts.entry(alert).or_insert(0) += 1;
@@ -666,14 +757,10 @@ impl World {
         let offsets = partitions
             .into_iter()
             .map(|partition| {
-                let (offset, promise) = self.committed[&partition].clone();
-                (
-                    partition,
-                    Stored {
-                        offset,
-                        promise: Ok(promise),
-                    },
-                )
+                let (offset, metadata) = self.committed[&partition].clone();
+                // As the broker keeps it: text.
+                let metadata = Metadata::decode(metadata.encode().as_bytes());
+                (partition, Stored { offset, metadata })
             })
             .collect();
         let incarnation = self.members[lane].incarnation;
@@ -794,12 +881,28 @@ impl World {
     // --- the oracle --------------------------------------------------------------------------------------------------
 
     fn wrong(&self) -> Option<String> {
-        for (what, counts) in [("row", &self.rows), ("alert", &self.alerts)] {
+        for (what, counts) in [
+            ("row", &self.rows),
+            ("alert", &self.alerts),
+            ("row of a rollup", &self.fed),
+        ] {
             if let Some((at, count)) = counts.iter().find(|(_, count)| **count > 1) {
                 return Some(format!("{what} {at:?} is there {count} times"));
             }
         }
-        for (partition, (offset, _)) in &self.committed {
+        for (partition, (offset, metadata)) in &self.committed {
+            let (fed_to, exactly) = match metadata {
+                Metadata::Nothing => (*offset, true),
+                Metadata::Unfed(from) => (*from, true),
+                Metadata::Promised(promise) => (promise.fed, false),
+            };
+            let is_fed = |at: i64| self.fed.contains_key(&(*partition, at));
+            if let Some(at) = (0..fed_to).find(|at| summed(*at) && !is_fed(*at)) {
+                return Some(format!("{partition:?} {at} counts as fed and is in no rollup"));
+            }
+            if let Some(at) = (fed_to..LOG_END).find(|at| exactly && is_fed(*at)) {
+                return Some(format!("{partition:?} {at} counts as unfed and is in a rollup"));
+            }
             for at in 0..*offset {
                 let key = (*partition, at);
                 let has = |counts: &BTreeMap<(Partition, i64), u32>| counts.contains_key(&key);
@@ -814,7 +917,7 @@ impl World {
     fn finished(&self) -> bool {
         self.committed
             .values()
-            .all(|(offset, promise)| *offset == LOG_END && promise.is_none())
+            .all(|(offset, metadata)| *offset == LOG_END && *metadata == Metadata::Nothing)
     }
 }
 
@@ -879,12 +982,13 @@ fn goes_red(mutation: Mutation) -> bool {
 }
 
 #[test]
-fn without_the_deadline_the_fence_the_read_back_or_stable_reads_it_goes_red() {
+fn without_the_deadline_the_fence_the_read_back_stable_reads_or_identities_it_goes_red() {
     let names: BTreeSet<_> = [
         ("deadline", Mutation::NoDeadline),
         ("fence", Mutation::NoFence),
         ("read-back", Mutation::NoReadBack),
         ("stable reads", Mutation::UnstableReads),
+        ("identities in rollups", Mutation::BlindFeeding),
     ]
     .into_iter()
     .filter(|(_, mutation)| !goes_red(*mutation))

@@ -23,6 +23,7 @@ pub(super) fn batch_and_limits(top: &Reader<'_>) -> (Batch, Limits) {
     let bytes_max = setting(b, "bytes_max", Size(defaults::BATCH_BYTES_MAX), size_setting);
     // The server compares whole seconds.
     let deadline = setting(b, "deadline", defaults::DEADLINE, |item| at_least(item, 2 * SECOND));
+    let rollup_every = setting(b, "rollup_every", defaults::ROLLUP_EVERY, feeding);
     let grace = setting(b, "grace", defaults::GRACE, |item| at_least(item, 100 * MS));
     linger.relate(|a, b| a <= b, "can't be longer than", &age_max);
     rows.relate(|a, b| a <= b, "can't be more than", &rows_max);
@@ -56,6 +57,7 @@ pub(super) fn batch_and_limits(top: &Reader<'_>) -> (Batch, Limits) {
     let batch = Batch {
         linger: linger.value,
         age_max: age_max.value,
+        rollup_every: rollup_every.value,
         rows: rows.value,
         rows_max: rows_max.value,
         bytes_max: bytes_max.value.0,
@@ -76,6 +78,16 @@ pub(super) fn batch_and_limits(top: &Reader<'_>) -> (Batch, Limits) {
 
 fn timeout<'a>(reader: Option<&Reader<'a>>, key: &'static str, default: Duration) -> Setting<'a, Duration> {
     setting(reader, key, default, |item| at_least(item, SECOND))
+}
+
+/// A feeding has to end soon after its deadline, however many rows have gathered.
+fn feeding(item: &Item<'_>) -> Option<Duration> {
+    let every = at_least(item, 100 * MS)?;
+    if every > 60 * SECOND {
+        item.fault("should be at most 1m: what gathers is fed at once".to_owned());
+        return None;
+    }
+    Some(every)
 }
 
 fn rows_setting(item: &Item<'_>) -> Option<usize> {

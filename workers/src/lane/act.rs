@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use clickhouse_sink::Feed;
 use exactly_once_kafka::transactions::Work;
 use exactly_once_kafka::{Group, Message, Transactor};
-use exactly_once_protocol::{Action, BatchId, Event, Partition, StopCode, Transaction, TxnEnd};
+use exactly_once_protocol::{Action, BatchId, Event, FEEDING, Partition, Range, StopCode, Transaction, TxnEnd};
 
 use super::flow::{Flow, Mode};
-use super::{Inbox, LaneError, LaneLoop};
+use super::{Held, Inbox, LaneError, LaneLoop};
 use crate::records::dead_letter;
-use crate::sinks::Delivery;
+use crate::sinks::{Delivery, Unfed};
 
 /// Tells a lane something. A lane that has ended needs no telling.
 pub(super) fn tell(sender: &SyncSender<Inbox>, message: Inbox) {
@@ -50,9 +51,12 @@ impl LaneLoop {
                 self.position(group, partition, from)?;
             }
             Action::Settle { partition, promise } => {
-                let from = promise.start;
+                let (from, end) = (promise.start, promise.end);
                 self.settle(partition, promise);
                 self.position(group, partition, from)?;
+                if from == end {
+                    self.idle(group, &[partition])?;
+                }
             }
             Action::Forget(partitions) => self.forget(group, &partitions)?,
             Action::Transact { epoch, transaction } => self.transact(group, epoch, transaction),
@@ -60,7 +64,8 @@ impl LaneLoop {
                 batch,
                 deadline_ms,
                 token,
-            } => self.deliver(batch, deadline_ms, token),
+                feeds,
+            } => self.deliver(batch, (deadline_ms, token), &feeds),
             Action::Done(batch) => self.done(batch),
             Action::Drop(batch) => {
                 if let Some(task) = self.batches.remove(&batch).and_then(|held| held.task) {
@@ -270,7 +275,11 @@ impl LaneLoop {
         messages
     }
 
-    fn deliver(&mut self, batch: BatchId, deadline_ms: Option<i64>, token: u64) {
+    fn deliver(&mut self, batch: BatchId, (deadline_ms, token): (Option<i64>, u64), feeds: &[Range]) {
+        if batch >= FEEDING {
+            self.batches.insert(batch, Held::nothing());
+        }
+        let feeds = self.feeds(feeds);
         let Some(held) = self.batches.get_mut(&batch) else {
             return;
         };
@@ -287,6 +296,7 @@ impl LaneLoop {
             token,
             deadline_ms,
             shipments,
+            feeds,
         };
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {
@@ -297,6 +307,27 @@ impl LaneLoop {
             tell(&sender, Inbox::Delivered { batch, outcome });
         });
         held.task = Some(task.abort_handle());
+    }
+
+    /// Which rollup gets rows of which of these ranges.
+    fn feeds(&self, ranges: &[Range]) -> Vec<Unfed> {
+        let model = &self.model;
+        let of = |feed: &Feed| {
+            let reaches = |range: &&Range| {
+                let tables = &model.catalog.events[usize::from(range.partition.topic)].tables;
+                tables.contains(&feed.from)
+            };
+            let ranges: Vec<_> = ranges
+                .iter()
+                .filter(reaches)
+                .map(|range| model.stored(*range))
+                .collect();
+            (!ranges.is_empty()).then(|| Unfed {
+                feeds: vec![feed.clone()],
+                ranges,
+            })
+        };
+        model.feeds.iter().filter_map(of).collect()
     }
 
     fn done(&mut self, batch: BatchId) {

@@ -157,6 +157,21 @@ struct Held {
     oldest_ms: i64,
 }
 
+impl Held {
+    /// Of a batch of the machine's own, which only feeds rollups.
+    fn nothing() -> Held {
+        Held {
+            shipments: Vec::new(),
+            kind: Kind::New,
+            task: None,
+            records: 0,
+            bytes: 0,
+            by_partition: BTreeMap::new(),
+            oldest_ms: i64::MAX,
+        }
+    }
+}
+
 /// The lane's loop and everything it owns.
 pub struct LaneLoop {
     settings: LaneSettings,
@@ -220,6 +235,7 @@ impl LaneLoop {
             crate::sinks::unix_ms()
         );
         let (machine, first) = Lane::new(Settings {
+            feed_every_ms: u64::try_from(pipeline.batch.rollup_every.as_millis()).unwrap_or(u64::MAX),
             deadline_span_ms: i64::try_from(pipeline.batch.deadline.as_millis()).unwrap_or(i64::MAX),
             hand_back_wait_ms: pipeline.limits.poll_interval_max.as_millis() as u64 / 4,
             transaction_watchdog_ms: pipeline.limits.transaction_timeout.as_millis() as u64 + 5_000,

@@ -33,6 +33,13 @@ pub(super) struct Settling {
     ready: Option<(Shipment, RangeOutput)>,
 }
 
+impl Settling {
+    /// Nothing was to be delivered: there is nothing to rebuild, and no rule decides anything.
+    fn feeds_alone(&self) -> bool {
+        self.promise.start == self.promise.end
+    }
+}
+
 impl LaneLoop {
     pub(super) fn settle(&mut self, partition: Partition, promise: Promise) {
         self.tickets += 1;
@@ -55,20 +62,23 @@ impl LaneLoop {
                 },
             );
         });
+        let (start, end) = (promise.start, promise.end);
+        let feeds_alone = start == end;
         let (sender, surroundings) = (self.sender.clone(), Arc::clone(&self.shared.surroundings));
         let rules = promise.rules;
-        self.shared.runtime.spawn(async move {
-            let documents = surroundings.documents(rules).await;
-            super::act::tell(
-                &sender,
-                Inbox::Documents {
-                    partition,
-                    ticket,
-                    documents,
-                },
-            );
-        });
-        let (start, end) = (promise.start, promise.end);
+        if !feeds_alone {
+            self.shared.runtime.spawn(async move {
+                let documents = surroundings.documents(rules).await;
+                super::act::tell(
+                    &sender,
+                    Inbox::Documents {
+                        partition,
+                        ticket,
+                        documents,
+                    },
+                );
+            });
+        }
         self.settling.insert(
             partition,
             Settling {
@@ -76,9 +86,9 @@ impl LaneLoop {
                 promise,
                 model: Arc::clone(&self.model),
                 collector: Collector::default(),
-                rebuilt: false,
+                rebuilt: feeds_alone,
                 present: None,
-                documents: None,
+                documents: feeds_alone.then(Arc::default),
                 ready: None,
             },
         );
@@ -204,7 +214,7 @@ impl LaneLoop {
         let (number, digest) = settling.promise.rules;
         let same = (self.revision.number, self.revision.digest) == (number, digest)
             && settling.model.version == self.model.version;
-        let revision = if same {
+        let revision = if same || settling.feeds_alone() {
             Arc::clone(&self.revision)
         } else if let Some(known) = compiled.get(&(number, digest, settling.model.version)) {
             Arc::clone(known)
@@ -232,12 +242,9 @@ impl LaneLoop {
             start: settling.promise.start,
             end: settling.promise.end,
         };
-        let Some(output) = outputs
-            .ranges
-            .first()
-            .cloned()
-            .filter(|output| output.range == promised)
-        else {
+        let nothing = (promised.start == promised.end).then(|| RangeOutput::of_nothing(promised));
+        let rebuilt = outputs.ranges.first().filter(|output| output.range == promised);
+        let Some(output) = nothing.or_else(|| rebuilt.cloned()) else {
             self.events
                 .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
             return Ok(());
@@ -246,7 +253,9 @@ impl LaneLoop {
         let present = settling.present.take().unwrap_or_default();
         match compared(&settling.promise, &output, &outputs, &present) {
             Ok(rows) => {
-                let mut feeds = present.unfed;
+                // Rows that are about to be inserted are in no rollup either.
+                let lacking = rows.iter().any(|rows| !rows.is_empty());
+                let mut feeds = if lacking { present.rollups } else { present.unfed };
                 if settling.promise.attempt >= FEEDINGS_MAX && !feeds.is_empty() {
                     tracing::error!(
                         rollup = feeds[0].rollup,
@@ -254,12 +263,15 @@ impl LaneLoop {
                     );
                     feeds.clear();
                 }
-                let unfed = present.range.filter(|_| !feeds.is_empty());
+                let unfed = present.unfed_range.filter(|_| !feeds.is_empty());
                 settling.ready = Some((
                     Shipment {
                         outputs: Arc::new(outputs),
                         rows: Some(rows),
-                        unfed: unfed.map(|range| Arc::new(Unfed { feeds, range })),
+                        unfed: unfed.map(|range| {
+                            let ranges = vec![range];
+                            Arc::new(Unfed { feeds, ranges })
+                        }),
                     },
                     output,
                 ));
