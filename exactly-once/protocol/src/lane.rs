@@ -35,6 +35,8 @@ pub struct Settings {
     pub transaction_watchdog_ms: u64,
     /// Rollups are fed this often, milliseconds.
     pub feed_every_ms: u64,
+    /// How many offsets of a partition are fed at once, so that a feeding ends soon whatever has gathered.
+    pub feed_max: i64,
     /// Revision of the pipeline file.
     pub pipeline: u64,
     /// Distinguishes the tokens of this incarnation of the lane from those of every other one.

@@ -29,6 +29,7 @@ impl Driver {
             hand_back_wait_ms: 60_000,
             transaction_watchdog_ms: 60_000,
             feed_every_ms: 1_000,
+            feed_max: 100,
             pipeline: 1,
             token_seed: 1,
         });
@@ -71,12 +72,21 @@ impl Driver {
 
     /// `summed`: rows of it belong into rollups.
     fn prepare_of(&mut self, batch: BatchId, ranges: &[Range], summed: bool) -> Vec<Action> {
+        self.prepare_each(batch, ranges, |_| summed)
+    }
+
+    /// Rows of [`P0`] belong into rollups, others don't.
+    fn prepare_mixed(&mut self, batch: BatchId, ranges: &[Range]) -> Vec<Action> {
+        self.prepare_each(batch, ranges, |range| range.partition == P0)
+    }
+
+    fn prepare_each(&mut self, batch: BatchId, ranges: &[Range], summed: impl Fn(&Range) -> bool) -> Vec<Action> {
         let output = |range: &Range| RangeOutput {
             range: *range,
             outputs: (range.end - range.start) as u32,
             digest: range.end as u128,
             unknown_schemas: Vec::new(),
-            summed,
+            summed: summed(range),
         };
         self.step(Event::Prepared {
             batch,
@@ -290,4 +300,44 @@ fn a_drain_feeds_before_it_leaves() {
     assert_eq!(fed, [range(P0, 1, 3), range(P1, 1, 2)]);
     let (epoch, _) = transaction(&driver.delivered(batch));
     assert_eq!(driver.commit(epoch), [Action::Done(batch), Action::Leave]);
+}
+
+/// Scenario: each batch has rows of a topic with rollups and of one without; then more rows than are fed at once.
+/// Guarantees: the topic without rollups never takes the other's turn; what is left over is fed by the next promise.
+#[test]
+fn a_topic_without_rollups_takes_no_turn_and_a_long_range_several() {
+    let mut driver = Driver::owning(&[P0, P1]);
+    let both = |start, end| [range(P0, start, end), range(P1, start, end)];
+    let (epoch, _) = transaction(&driver.prepare_mixed(1, &both(0, 10)));
+    driver.commit(epoch);
+    let mut fed = Vec::new();
+    for batch in 2..=40 {
+        driver.now_ms += 100;
+        let start = batch as i64 * 10 - 10;
+        assert_eq!(
+            driver.prepare_mixed(batch, &both(start, start + 10)),
+            [],
+            "waits for the one before"
+        );
+        let (epoch, _) = transaction(&driver.delivered(batch - 1));
+        let (_, feeds) = feeds(&driver.commit(epoch));
+        fed.extend(feeds.iter().map(|feed| (batch, *feed)));
+    }
+    let at = |batch, start, end| (batch, range(P0, start, end));
+    assert_eq!(fed, [at(2, 0, 10), at(12, 10, 110), at(22, 110, 210), at(32, 210, 310)]);
+
+    let mut driver = Driver::flowing();
+    let (epoch, _) = transaction(&driver.prepare_of(1, &[range(P0, 0, 250)], true));
+    driver.commit(epoch);
+    for (batch, of) in [
+        (2, range(P0, 0, 100)),
+        (3, range(P0, 100, 200)),
+        (4, range(P0, 200, 260)),
+    ] {
+        let start = 250 + (batch as i64 - 2) * 5;
+        driver.prepare_of(batch, &[range(P0, start, start + 5)], true);
+        let (epoch, next) = transaction(&driver.delivered(batch - 1));
+        assert_eq!(fed_by_promise(&next, P0).2, of.start);
+        assert_eq!(feeds(&driver.commit(epoch)).1, [of]);
+    }
 }

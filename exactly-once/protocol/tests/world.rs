@@ -213,6 +213,7 @@ impl World {
             hand_back_wait_ms: 400,
             transaction_watchdog_ms: 200,
             feed_every_ms: 60,
+            feed_max: 5,
             pipeline: 1,
             token_seed: self.incarnations,
         });

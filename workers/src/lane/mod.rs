@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_millis(20);
 const LEAVE_TOGETHER: Duration = Duration::from_secs(5);
 /// How often gauges are written.
 const REPORT: Duration = Duration::from_millis(500);
+/// Offsets of a partition that are fed to rollups at once: some tenths of a second of ClickHouse's time.
+const FEED_MAX: i64 = 100_000;
 const INBOX_MAX: usize = 4_096;
 
 /// What lanes need of the rest of the worker.
@@ -197,6 +199,8 @@ pub struct LaneLoop {
     oldest_ms: i64,
     batches: BTreeMap<BatchId, Held>,
     settling: BTreeMap<Partition, Settling>,
+    /// How often settling a partition found rows that a rollup lacks although it was fed.
+    feedings: BTreeMap<Partition, u16>,
     tickets: u64,
     schemas: BTreeMap<u32, Arc<registry_cache::Schema>>,
     plans: BTreeMap<(u64, usize, u32), Arc<Plan>>,
@@ -236,6 +240,7 @@ impl LaneLoop {
         );
         let (machine, first) = Lane::new(Settings {
             feed_every_ms: u64::try_from(pipeline.batch.rollup_every.as_millis()).unwrap_or(u64::MAX),
+            feed_max: FEED_MAX,
             deadline_span_ms: i64::try_from(pipeline.batch.deadline.as_millis()).unwrap_or(i64::MAX),
             hand_back_wait_ms: pipeline.limits.poll_interval_max.as_millis() as u64 / 4,
             transaction_watchdog_ms: pipeline.limits.transaction_timeout.as_millis() as u64 + 5_000,
@@ -265,6 +270,7 @@ impl LaneLoop {
             oldest_ms: i64::MAX,
             batches: BTreeMap::new(),
             settling: BTreeMap::new(),
+            feedings: BTreeMap::new(),
             tickets: 0,
             schemas: BTreeMap::new(),
             plans: BTreeMap::new(),

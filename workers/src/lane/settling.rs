@@ -16,7 +16,7 @@ use crate::settle::{Present, missing, read_back};
 use crate::sinks::{Shipment, Unfed};
 use crate::transform::{Outputs, transform};
 
-/// After so many attempts a range is committed although a rollup lacks rows: a rollup must not hold up its table.
+/// After so many feedings a range is committed although a rollup lacks rows: a rollup must not hold up its table.
 const FEEDINGS_MAX: u16 = 5;
 
 /// One promise that is being settled.
@@ -256,13 +256,20 @@ impl LaneLoop {
                 // Rows that are about to be inserted are in no rollup either.
                 let lacking = rows.iter().any(|rows| !rows.is_empty());
                 let mut feeds = if lacking { present.rollups } else { present.unfed };
-                if settling.promise.attempt >= FEEDINGS_MAX && !feeds.is_empty() {
+                // Only attempts that had nothing to do but feed are counted: one whose inserts fail feeds nothing.
+                let feedings = if lacking || feeds.is_empty() {
+                    0
+                } else {
+                    self.feedings.get(&partition).copied().unwrap_or_default() + 1
+                };
+                if feedings > FEEDINGS_MAX {
                     tracing::error!(
                         rollup = feeds[0].rollup,
                         "the rollup lacks rows and cannot be fed; its table is whole"
                     );
                     feeds.clear();
                 }
+                self.feedings.insert(partition, feedings % (FEEDINGS_MAX + 1));
                 let unfed = present.unfed_range.filter(|_| !feeds.is_empty());
                 settling.ready = Some((
                     Shipment {

@@ -14,8 +14,8 @@ impl Batch {
             // Whoever settles feeds whatever a rollup lacks.
             return range.end;
         }
-        let feeds = self.feeds.iter().any(|feed| feed.partition == range.partition);
-        let fed = if feeds { range.start } else { fed };
+        let feed = self.feeds.iter().find(|feed| feed.partition == range.partition);
+        let fed = feed.map_or(fed, |feed| feed.end);
         if fed == range.start && !output.summed {
             range.end
         } else {
@@ -37,10 +37,20 @@ impl Batch {
     }
 }
 
+/// A range that could be fed.
+struct Candidate {
+    feed: Range,
+    /// Where the empty range lies that lets its partition take part, if the batch has no range of it.
+    joins: Option<i64>,
+    /// More of the partition is committed than is fed at once.
+    rest: bool,
+}
+
 impl Lane {
     /// Nothing else is to be done: what is committed and in no rollup travels alone.
     pub(super) fn feed_alone(&mut self, now: Now) {
-        if self.due(now, &BTreeMap::new()).is_empty() {
+        let fed = BTreeMap::new();
+        if self.due(now, &self.candidates(None, &fed)).is_empty() {
             return;
         }
         let id = FEEDING | self.count();
@@ -57,9 +67,10 @@ impl Lane {
         });
     }
 
-    /// The topics whose rollups are fed now: one at a time, so that no batch is held up for long, and all by a drain.
-    fn due(&self, now: Now, fed: &BTreeMap<Partition, i64>) -> Vec<u16> {
-        let mut topics: Vec<u16> = self.unfed(fed).map(|(partition, ..)| partition.topic).collect();
+    /// The topics of these candidates whose rollups are fed now: one at a time, so that no batch is held up for long, and all
+    /// by a drain.
+    fn due(&self, now: Now, candidates: &[Candidate]) -> Vec<u16> {
+        let mut topics: Vec<u16> = candidates.iter().map(|one| one.feed.partition.topic).collect();
         topics.dedup();
         if self.draining_since_ms.is_some() {
             return topics;
@@ -69,6 +80,25 @@ impl Lane {
             |topic: &u16| at(topic).is_none_or(|at| now.monotonic_ms.saturating_sub(at) >= self.settings.feed_every_ms);
         topics.retain(waited);
         topics.into_iter().min_by_key(|topic| at(topic)).into_iter().collect()
+    }
+
+    /// What could be fed under the promise of `batch`, or of one without ranges: of its own partitions what lies before
+    /// their ranges, of others all that is committed.
+    fn candidates(&self, batch: Option<&Batch>, fed: &BTreeMap<Partition, i64>) -> Vec<Candidate> {
+        let candidate = |(partition, start, next): (Partition, i64, i64)| {
+            let own = batch.and_then(|batch| batch.ranges.iter().find(|output| output.range.partition == partition));
+            // Its next range is prepared already, and what lies between is not committed.
+            if own.is_none() && self.prepared.iter().any(|later| later.holds(partition)) {
+                return None;
+            }
+            let committed = own.map_or(next, |output| output.range.start);
+            let end = committed.min(start.saturating_add(self.settings.feed_max));
+            let feed = Range { partition, start, end };
+            let joins = own.is_none().then_some(next);
+            let rest = end < committed;
+            (start < end).then_some(Candidate { feed, joins, rest })
+        };
+        self.unfed(fed).filter_map(candidate).collect()
     }
 
     /// What is in no rollup of partitions that stay: partition, from where, and where its next range starts. `fed`: where
@@ -89,38 +119,28 @@ impl Lane {
     /// Lets `batch`, which is about to be promised, feed what is committed and in no rollup: of its own partitions what
     /// lies before their ranges; of others, an empty range takes part.
     pub(super) fn feed_with(&mut self, now: Now, batch: &mut Batch, fed: &BTreeMap<Partition, i64>) {
-        let topics = match batch.kind {
-            Kind::New => self.due(now, fed),
-            Kind::Recovery { .. } => return,
-        };
-        let mut feeds = Vec::new();
-        let mut joining = Vec::new();
-        for (partition, start, next) in self.unfed(fed).filter(|(of, ..)| topics.contains(&of.topic)) {
-            let own = batch.ranges.iter().find(|output| output.range.partition == partition);
-            let end = match own {
-                Some(output) => output.range.start,
-                // Its next range is prepared already, and what lies between is not committed.
-                None if self.prepared.iter().any(|later| later.holds(partition)) => continue,
-                None => {
-                    joining.push(Range {
-                        partition,
-                        start: next,
-                        end: next,
-                    });
-                    next
-                }
-            };
-            if start < end {
-                feeds.push(Range { partition, start, end });
+        if batch.kind != Kind::New {
+            return;
+        }
+        let mut candidates = self.candidates(Some(batch), fed);
+        let topics = self.due(now, &candidates);
+        candidates.retain(|one| topics.contains(&one.feed.partition.topic));
+        for Candidate { feed, joins, rest } in candidates {
+            let partition = feed.partition;
+            if let Some(next) = joins {
+                batch.attempts.push(0);
+                batch.ranges.push(RangeOutput::of_nothing(Range {
+                    partition,
+                    start: next,
+                    end: next,
+                }));
             }
+            // What is left over is due at once.
+            let waited_ms = if rest { self.settings.feed_every_ms } else { 0 };
+            let at_ms = now.monotonic_ms.saturating_sub(waited_ms);
+            self.fed_at_ms.insert(partition.topic, at_ms);
+            batch.feeds.push(feed);
         }
-        for range in joining {
-            batch.attempts.push(0);
-            batch.ranges.push(RangeOutput::of_nothing(range));
-        }
-        self.fed_at_ms
-            .extend(feeds.iter().map(|feed| (feed.partition.topic, now.monotonic_ms)));
-        batch.feeds = feeds;
     }
 
     pub(super) fn note_fed(&mut self, done: &Batch) {
