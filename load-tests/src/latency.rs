@@ -47,7 +47,7 @@ pub struct Settings {
     pub password: String,
     /// Topic to table. Topics that aren't here are not looked for.
     pub tables: BTreeMap<String, String>,
-    /// How long from a look's answer to the next look. One costs ClickHouse about 8 ms of CPU.
+    /// How long from a look's answer to the next look.
     pub poll: Duration,
     /// A sample that is not visible after this is given up: a rule may have dropped it.
     pub give_up: Duration,

@@ -48,7 +48,7 @@ pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
 }
 
 /// Merges get what inserts leave of the few cores that broker, server and workers share here: one at a time, at the lowest
-/// priority. Without this an insert takes half as long again while a merge runs.
+/// priority (`docs/decisions/0010-tables-of-small-parts.md`).
 fn configuration(place: &Place, dir: &Path) -> String {
     format!(
         "\

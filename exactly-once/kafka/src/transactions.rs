@@ -43,7 +43,7 @@ pub struct Work {
     pub epoch: u64,
     /// Fences zombies: the member's generation when the transaction began.
     pub group: ConsumerGroupMetadata,
-    /// Offsets to commit, each with the promise of what comes next or none.
+    /// Offsets to commit, each with its metadata: the promise of what comes next, or what rollups lack, or nothing.
     pub offsets: Vec<(Partition, i64, Metadata)>,
     /// Alerts and dead letters of the batch whose end is committed.
     pub messages: Vec<Message>,

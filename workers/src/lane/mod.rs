@@ -43,7 +43,7 @@ const TICK: Duration = Duration::from_millis(20);
 const LEAVE_TOGETHER: Duration = Duration::from_secs(5);
 /// How often gauges are written.
 const REPORT: Duration = Duration::from_millis(500);
-/// Offsets of a partition that are fed to rollups at once: some tenths of a second of ClickHouse's time.
+/// Offsets of a partition that are fed to rollups at once, so that what has gathered in a catch-up is fed piece by piece.
 const FEED_MAX: i64 = 100_000;
 const INBOX_MAX: usize = 4_096;
 
