@@ -11,7 +11,7 @@ mod tally;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -21,7 +21,6 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 pub use report::{Progress, Report, TopicReport};
 pub use settings::{Burst, Settings, Target};
 
-use crate::Error;
 use crate::encode::encode;
 use crate::event::{Event, EventType};
 use crate::frame::Frame;
@@ -29,6 +28,7 @@ use crate::generate::Generator;
 use crate::poison::{Poison, Recipe, poisoned};
 use crate::random::Random;
 use crate::register::register;
+use crate::{Error, unix_ms};
 use sampling::Sampling;
 use schedule::Schedule;
 use tally::{Sent, Tally};
@@ -357,11 +357,6 @@ fn kafka(settings: &Settings, reason: &str) -> Error {
         brokers: settings.brokers.clone(),
         reason: reason.to_owned(),
     }
-}
-
-fn unix_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// A flag that ends a run early.

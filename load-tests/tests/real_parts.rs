@@ -234,18 +234,18 @@ fn unix_ms() -> i64 {
 }
 
 async fn query(url: &str, sql: &str) {
-    let response = reqwest::Client::builder()
-        .tls_certs_only([])
-        .build()
+    let request = load_tests::register::client(url)
         .unwrap()
         .post(url)
         .body(sql.to_owned());
-    let response = response.send().await.unwrap();
+    let response = request.send().await.unwrap();
     assert!(response.status().is_success(), "{}", response.text().await.unwrap());
 }
 
-/// Scenario: three events of two topics are published; one is visible at once, one after a while, one never.
-/// Guarantees: a latency is at least what it was; what never came is counted and not measured.
+/// Scenario: three events of two topics are published; one is visible at once, in a part that was merged, one after a while,
+/// one never.
+/// Guarantees: a latency is what it was, although looks are seldom, because ClickHouse's log of parts tells; what that log
+/// doesn't know is measured all the same; what never came is counted and not measured.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sampler_measures_until_a_row_is_visible() {
     let (stack, _dir) = up(&[Part::ClickHouse]).await;
@@ -261,6 +261,8 @@ async fn the_sampler_measures_until_a_row_is_visible() {
     settings.tables = [("order.created", "orders"), ("o'clock", "it's")]
         .map(|(t, n)| (t.to_owned(), n.to_owned()))
         .into();
+    // Looks alone would be a second too late.
+    settings.poll = Duration::from_secs(10);
     let sampler = Sampler::start(settings).unwrap();
     let sample = |topic: &str, offset| Sample {
         topic: Arc::from(topic),
@@ -268,17 +270,22 @@ async fn the_sampler_measures_until_a_row_is_visible() {
         offset,
         at_ms: unix_ms(),
     };
-    query(
-        &stack.clickhouse,
-        "INSERT INTO orders VALUES ('order.created', 1, 7), ('order.created', 1, 9)",
-    )
-    .await;
+    for offset in [7, 9] {
+        let insert = format!("INSERT INTO orders VALUES ('order.created', 1, {offset})");
+        query(&stack.clickhouse, &insert).await;
+    }
+    query(&stack.clickhouse, "OPTIMIZE TABLE orders FINAL").await;
     sampler.feed().published(sample("order.created", 7));
     let late = sample("o'clock", 8);
     let late_ms = late.at_ms;
     sampler.feed().published(late);
     sampler.feed().published(sample("order.created", 8));
     sampler.feed().published(sample("of.no.table", 1));
+    // Looked for and not found.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let not_before_ms = u64::try_from(unix_ms() - late_ms).unwrap();
+    query(&stack.clickhouse, "INSERT INTO `it's` VALUES ('o\\'clock', 1, 8)").await;
+    let not_after_ms = u64::try_from(unix_ms() - late_ms).unwrap();
     let until = Instant::now() + Duration::from_secs(20);
     while sampler.so_far().samples < 1 {
         assert!(
@@ -289,18 +296,6 @@ async fn the_sampler_measures_until_a_row_is_visible() {
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let not_before_ms = u64::try_from(unix_ms() - late_ms).unwrap();
-    query(&stack.clickhouse, "INSERT INTO `it's` VALUES ('o\\'clock', 1, 8)").await;
-    while sampler.so_far().samples < 2 {
-        assert!(
-            Instant::now() < until,
-            "{:?} {:?}",
-            sampler.so_far(),
-            sampler.last_fault()
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let not_after_ms = u64::try_from(unix_ms() - late_ms).unwrap();
     let latency = sampler.finish(Duration::from_millis(100)).await;
     assert_eq!((latency.samples, latency.unseen, latency.dropped), (2, 1, 0));
     // The histogram keeps three digits, rounded up.

@@ -48,7 +48,8 @@ pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
 }
 
 /// Merges get what inserts leave of the few cores that broker, server and workers share here: one at a time, at the lowest
-/// priority (`docs/decisions/0010-tables-of-small-parts.md`).
+/// priority (`docs/decisions/0010-tables-of-small-parts.md`). The log of parts, which a server from a package keeps, too, tells
+/// the latency sampler when an event became visible.
 fn configuration(place: &Place, dir: &Path) -> String {
     format!(
         "\
@@ -70,6 +71,10 @@ fn configuration(place: &Place, dir: &Path) -> String {
   <primary_index_cache_size>268435456</primary_index_cache_size>
   <background_pool_size>1</background_pool_size>
   <os_threads_nice_value_merge_mutate>19</os_threads_nice_value_merge_mutate>
+  <part_log>
+    <database>system</database><table>part_log</table>
+    <ttl>event_date + INTERVAL 1 DAY</ttl><flush_interval_milliseconds>7500</flush_interval_milliseconds>
+  </part_log>
   <user_directories><users_xml><path>{dir}/users.xml</path></users_xml></user_directories>
 </clickhouse>
 ",
