@@ -10,8 +10,8 @@ use proto::delivery::v1::billing_server::Billing;
 use proto::delivery::v1::delivery_server::Delivery;
 use proto::delivery::v1::outcome::Kind;
 use proto::delivery::v1::{
-    Charge, DeliverRequest, DeliverResponse, GetCursorRequest, GetCursorResponse, GetUsageRequest, GetUsageResponse,
-    ListChargesRequest, Outcome, StreamUsageRequest, UsageEntry,
+    Charge, Cursor, DeliverRequest, DeliverResponse, GetCursorsRequest, GetCursorsResponse, GetUsageRequest,
+    GetUsageResponse, ListChargesRequest, Outcome, StreamUsageRequest, UsageEntry,
 };
 use serve::{Count, CountBy, Stop};
 use tokio::sync::{mpsc, watch};
@@ -265,6 +265,17 @@ impl<L: Ledger> Delivery for BillingService<L> {
         self.metrics.deliver.observe(begun.elapsed().as_secs_f64());
         Ok(Response::new(DeliverResponse { outcomes }))
     }
+
+    async fn get_cursors(&self, request: Request<GetCursorsRequest>) -> Result<Response<GetCursorsResponse>, Status> {
+        let GetCursorsRequest { pipeline, sources } = request.into_inner();
+        let mut cursors = Vec::with_capacity(sources.len());
+        for asked in sources {
+            let source = source(pipeline.clone(), asked.topic, asked.partition).map_err(Status::invalid_argument)?;
+            let offset = self.ledger.cursor(source).await.map_err(|error| self.status(&error))?;
+            cursors.push(Cursor { offset });
+        }
+        Ok(Response::new(GetCursorsResponse { cursors }))
+    }
 }
 
 #[tonic::async_trait]
@@ -338,16 +349,5 @@ impl<L: Ledger> Billing for BillingService<L> {
         let (charges, stream) = mpsc::channel(STREAM_WAITING_MAX);
         tokio::spawn(self.clone().list(source, start..end, charges));
         Ok(Response::new(ReceiverStream::new(stream)))
-    }
-
-    async fn get_cursor(&self, request: Request<GetCursorRequest>) -> Result<Response<GetCursorResponse>, Status> {
-        let GetCursorRequest {
-            pipeline,
-            topic,
-            partition,
-        } = request.into_inner();
-        let source = source(pipeline, topic, partition).map_err(Status::invalid_argument)?;
-        let cursor = self.ledger.cursor(source).await.map_err(|error| self.status(&error))?;
-        Ok(Response::new(GetCursorResponse { cursor }))
     }
 }

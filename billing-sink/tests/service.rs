@@ -16,7 +16,8 @@ use proto::delivery::v1::billing_client::BillingClient;
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::outcome::Kind;
 use proto::delivery::v1::{
-    Charge, DeliverRequest, GetCursorRequest, GetUsageRequest, ListChargesRequest, Part, StreamUsageRequest, UsageEntry,
+    Charge, DeliverRequest, GetCursorsRequest, GetUsageRequest, ListChargesRequest, Part, Source, StreamUsageRequest,
+    UsageEntry,
 };
 use serve::Stop;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +50,19 @@ async fn service(change: impl FnOnce(&mut Settings)) -> Service {
         billing,
         folder,
     }
+}
+
+async fn cursors(client: &mut DeliveryClient<Channel>, partitions: &[i32]) -> Vec<Option<i64>> {
+    let source = |partition: &i32| Source {
+        topic: TOPIC.to_owned(),
+        partition: *partition,
+    };
+    let request = GetCursorsRequest {
+        pipeline: PIPELINE.to_owned(),
+        sources: partitions.iter().map(source).collect(),
+    };
+    let answer = client.get_cursors(request).await.expect("an answer").into_inner();
+    answer.cursors.iter().map(|cursor| cursor.offset).collect()
 }
 
 async fn send(client: &mut DeliveryClient<Channel>, parts: Vec<Part>) -> Result<Vec<(Kind, i64)>, Status> {
@@ -110,22 +124,7 @@ async fn what_is_delivered_can_be_asked_for() {
         (-1, 2, "EUR", 2)
     );
 
-    for (partition, cursor) in [(0, Some(5)), (1, None)] {
-        let question = GetCursorRequest {
-            pipeline: PIPELINE.to_owned(),
-            topic: TOPIC.to_owned(),
-            partition,
-        };
-        assert_eq!(
-            billing
-                .get_cursor(question)
-                .await
-                .expect("an answer")
-                .into_inner()
-                .cursor,
-            cursor
-        );
-    }
+    assert_eq!(cursors(&mut deliver, &[0, 1]).await, [Some(5), None]);
     let (pipeline, topic) = (PIPELINE.to_owned(), TOPIC.to_owned());
     let question = ListChargesRequest {
         pipeline,
@@ -198,20 +197,7 @@ async fn a_request_that_breaks_the_contract_applies_nothing() {
     let status = send(&mut deliver, parts).await.expect_err("refused");
     let expected = "parts[1]: charges[0]: offset 5 is outside [0, 5)";
     assert_eq!((status.code(), status.message()), (Code::InvalidArgument, expected));
-    let question = GetCursorRequest {
-        pipeline: PIPELINE.to_owned(),
-        topic: TOPIC.to_owned(),
-        partition: 0,
-    };
-    assert_eq!(
-        billing
-            .get_cursor(question)
-            .await
-            .expect("an answer")
-            .into_inner()
-            .cursor,
-        None
-    );
+    assert_eq!(cursors(&mut deliver, &[0]).await, [None]);
     let backwards = GetUsageRequest {
         from_ms: 2,
         to_ms: 1,

@@ -6,6 +6,7 @@ mod target;
 mod check;
 mod topics;
 mod schema;
+mod partitions;
 mod rules;
 mod roles;
 mod up;
@@ -60,6 +61,9 @@ enum Command {
     /// Topics, tables and rollups from the pipeline file; Avro schemas into the registry
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Show where partitions stand, or start one elsewhere
+    #[command(subcommand)]
+    Partitions(partitions::PartitionsCommand),
     /// Recompute from the log what every sink must hold, and compare
     Verify(verify::VerifyArgs),
     /// Start, stop or show a development stack: Kafka, schema registry, ClickHouse
@@ -113,6 +117,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(common) => check::run(&common).await,
         Command::Rules(command) => rules::run(command).await,
         Command::Schema(command) => schema::run(command).await,
+        Command::Partitions(command) => partitions::run(command).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Devstack(command) => stack::run(command).await,
     }

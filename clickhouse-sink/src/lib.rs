@@ -25,4 +25,4 @@ pub use feed::{Feed, Feeding, Lack};
 pub use hash::row_hashes;
 pub use insert::{Insert, Inserted};
 pub use order::sort_order;
-pub use read_back::{Range, RowId};
+pub use read_back::{Position, Range, RowId};

@@ -18,6 +18,17 @@ pub struct Range {
     pub end: i64,
 }
 
+/// A place in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Position {
+    /// The Kafka topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+}
+
 /// Which row it is, and what it contains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId {
@@ -52,6 +63,46 @@ impl Client {
         );
         let fresh = FRESH.map(|(name, value)| (name, value.to_owned()));
         decode(&self.query_bytes(&sql, &fresh).await?)
+    }
+
+    /// The last row that `table` has of each partition at its position or later; partitions without one are left out.
+    ///
+    /// # Errors
+    /// As [`Client::query_text`].
+    pub async fn rows_from(&self, table: &str, positions: &[Position]) -> Result<Vec<Position>, Error> {
+        let open: Vec<Range> = positions
+            .iter()
+            .map(|position| Range {
+                topic: position.topic.clone(),
+                partition: position.partition,
+                start: position.offset,
+                end: i64::MAX,
+            })
+            .collect();
+        let Some(within) = within(&open) else {
+            return Ok(Vec::new());
+        };
+        let sql = format!(
+            "SELECT CAST(_topic AS String) AS topic, _partition, max(_offset) FROM {} WHERE {within} \
+             GROUP BY topic, _partition FORMAT TabSeparatedRaw",
+            self.table(table),
+        );
+        let fresh = FRESH.map(|(name, value)| (name, value.to_owned()));
+        let answer = self.query_bytes(&sql, &fresh).await?;
+        let answer = String::from_utf8(answer).map_err(|error| Error::Answer(error.to_string()))?;
+        let position = |line: &str| {
+            let mut words = line.split('\t');
+            let (topic, partition, offset) = (words.next()?, words.next()?, words.next()?);
+            Some(Position {
+                topic: topic.to_owned(),
+                partition: partition.parse().ok()?,
+                offset: offset.parse().ok()?,
+            })
+        };
+        answer
+            .lines()
+            .map(|line| position(line).ok_or_else(|| Error::Answer(format!("{line:?} is no position"))))
+            .collect()
     }
 }
 
@@ -105,7 +156,8 @@ fn boxes<'a, 'b>(ranges: &'b [&'a Range]) -> Vec<&'b [&'a Range]> {
         if at > 0 && range.start > end {
             gaps.push((range.start.saturating_sub(end), at));
         }
-        end = end.max(range.end);
+        // Ranges without an end lie close where their starts do.
+        end = end.max(if range.end == i64::MAX { range.start } else { range.end });
     }
     gaps.sort_unstable_by(|left, right| right.cmp(left));
     let mut cuts: Vec<usize> = gaps.iter().take(BOXES_MAX - 1).map(|(_, at)| *at).collect();

@@ -18,9 +18,11 @@ mod scenario;
 pub mod shop;
 mod role;
 mod load;
+mod offsets;
 mod ask;
 
 pub use ask::{Http, until};
 pub use load::Load;
+pub use offsets::Committed;
 pub use scenario::{Scenario, run};
 pub use world::World;

@@ -8,8 +8,6 @@ use std::time::Duration;
 use devstack::Stack;
 use load_tests::drive::{Report, Settings};
 use pipeline::Pipeline;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::{ClientConfig, TopicPartitionList};
 use tokio::process::Command;
 use verify::{Options, RulesRevision, Until};
 
@@ -118,6 +116,22 @@ impl<'w> Scenario<'w> {
     /// # Panics
     /// When it does not exit with 0.
     pub async fn sluice(&self, words: &[&str]) -> String {
+        let (success, out) = self.tried(words).await;
+        assert!(success, "sluice {words:?}\n{out}");
+        out
+    }
+
+    /// The same for a command that has reason to refuse, and what it said.
+    ///
+    /// # Panics
+    /// When it exits with 0.
+    pub async fn refused(&self, words: &[&str]) -> String {
+        let (success, out) = self.tried(words).await;
+        assert!(!success, "sluice {words:?}\n{out}");
+        out
+    }
+
+    async fn tried(&self, words: &[&str]) -> (bool, String) {
         let file = self.dir.join("pipeline.yaml");
         let done = Command::new(program())
             .args(words)
@@ -126,12 +140,14 @@ impl<'w> Scenario<'w> {
             .output()
             .await
             .unwrap();
-        let (out, err) = (
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr),
-        );
-        assert!(done.status.success(), "sluice {words:?}: {}\n{out}{err}", done.status);
-        out.into_owned()
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        // Warnings of the log are no part of what a command that succeeds answers.
+        let said = if done.status.success() {
+            text(&done.stdout)
+        } else {
+            text(&done.stdout) + &text(&done.stderr)
+        };
+        (done.status.success(), said)
     }
 
     /// Registers the first version of the shop's schemas, and makes topics and tables.
@@ -289,26 +305,6 @@ impl<'w> Scenario<'w> {
         let good: u64 = driven.iter().map(|driven| driven.produced).sum();
         assert_eq!(report.produced, good + poison, "records in the log\n{report}");
         report
-    }
-
-    /// The promises that stand in the group's committed offsets, each with its topic and partition.
-    pub fn promises(&self) -> Vec<String> {
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &self.stack.kafka)
-            .set("group.id", &self.pipeline.name)
-            .set("isolation.level", "read_committed")
-            .create()
-            .unwrap();
-        let mut all = TopicPartitionList::new();
-        for source in &self.pipeline.sources {
-            all.add_partition_range(&source.topic, 0, i32::try_from(source.partitions).unwrap() - 1);
-        }
-        let committed = consumer.committed_offsets(all, Duration::from_secs(20)).unwrap();
-        let promise = |one: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
-            let metadata = one.metadata();
-            (!metadata.is_empty()).then(|| format!("{}/{}: {metadata}", one.topic(), one.partition()))
-        };
-        committed.elements().into_iter().filter_map(promise).collect()
     }
 
     /// The number that ClickHouse answers.

@@ -172,6 +172,7 @@ fn unknown_commands(text: &str) -> Vec<String> {
     let below = [
         ("rules", subcommands("cli/src/rules.rs", "RulesCommand")),
         ("schema", subcommands("cli/src/schema.rs", "SchemaCommand")),
+        ("partitions", subcommands("cli/src/partitions.rs", "PartitionsCommand")),
         ("devstack", subcommands("cli/src/stack.rs", "StackCommand")),
     ];
     let known = |words: &Vec<String>| {

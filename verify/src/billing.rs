@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use pipeline::Tls;
 use proto::delivery::v1::billing_client::BillingClient;
-use proto::delivery::v1::{Charge, GetCursorRequest, GetUsageRequest, ListChargesRequest};
+use proto::delivery::v1::delivery_client::DeliveryClient;
+use proto::delivery::v1::{Charge, GetCursorsRequest, GetUsageRequest, ListChargesRequest, Source};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::cell::hash_of;
@@ -54,6 +55,7 @@ impl Content for ExpectedCharge {
 /// A connection to the service.
 pub struct Billing {
     client: BillingClient<Channel>,
+    delivery: DeliveryClient<Channel>,
     pipeline: String,
 }
 
@@ -92,9 +94,11 @@ impl Billing {
             endpoint = endpoint.tls_config(config).map_err(|error| bad(error.to_string()))?;
         }
         let channel = endpoint.connect().await.map_err(|error| bad(error.to_string()))?;
+        let delivery = DeliveryClient::new(channel.clone());
         let client = BillingClient::new(channel).max_decoding_message_size(message_bytes_max);
         Ok(Billing {
             client,
+            delivery,
             pipeline: pipeline.to_owned(),
         })
     }
@@ -118,16 +122,14 @@ impl Billing {
 
     /// The end of what the service has applied; `None` = nothing.
     pub async fn cursor(&mut self, topic: &str, partition: i32) -> Result<Option<i64>, Error> {
-        let request = GetCursorRequest {
+        let topic = topic.to_owned();
+        let asking = failed(format!("asking for the cursor of {topic}/{partition}"));
+        let request = GetCursorsRequest {
             pipeline: self.pipeline.clone(),
-            topic: topic.to_owned(),
-            partition,
+            sources: vec![Source { topic, partition }],
         };
-        let answer = self.client.get_cursor(request).await;
-        Ok(answer
-            .map_err(failed(format!("asking for the cursor of {topic}/{partition}")))?
-            .into_inner()
-            .cursor)
+        let answer = self.delivery.get_cursors(request).await.map_err(asking)?;
+        Ok(answer.into_inner().cursors.first().and_then(|cursor| cursor.offset))
     }
 
     /// Quantity and number of all charges of these tenants and meters.

@@ -133,7 +133,7 @@ impl Log {
                     let offset = |range: &Range| {
                         let part = answer.find_partition(topic, range.partition)?;
                         match part.offset() {
-                            Offset::Offset(offset) => Some((offset, part.metadata().is_empty())),
+                            Offset::Offset(offset) => Some((offset, is_settled(offset, part.metadata()))),
                             _ => None,
                         }
                     };
@@ -327,4 +327,11 @@ fn headers(message: &BorrowedMessage<'_>) -> Headers {
             all.push((CStr::from_ptr(name).to_string_lossy().into_owned(), value));
         }
     }
+}
+
+/// Metadata without a promise has five fields (version, topic, sinks, `fed`, checksum); where rollups lack nothing, `fed` is
+/// the offset itself (docs/errors/README.md).
+fn is_settled(offset: i64, metadata: &str) -> bool {
+    let fields: Vec<&str> = metadata.split(';').collect();
+    metadata.is_empty() || (fields.len() == 5 && fields[3].parse() == Ok(offset))
 }

@@ -1,6 +1,7 @@
 //! The stream processor. In the order in which an event passes through: [`frame`] finds its schema id, [`decode`] turns
 //! its bytes into columns, [`collect`] gathers a batch, [`transform`] is the pure middle (envelope, rules, route,
-//! [`digest`]), [`sinks`] delivers what was promised, [`settle`] reads back what is in doubt. [`lane`] is the loop that
+//! [`digest`]), [`sinks`] delivers what was promised, [`settle`] reads back what is in doubt, [`witnesses`]
+//! asks what sinks have of a partition. [`lane`] is the loop that
 //! owns all of it, [`worker`] starts lanes and what they share.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -15,6 +16,8 @@ pub mod digest;
 pub mod brake;
 pub mod sinks;
 pub mod settle;
+pub mod witnesses;
+pub mod partitions;
 pub mod lane;
 pub mod rulebook;
 pub(crate) mod prerequisites;

@@ -137,10 +137,7 @@ fn catalog(pipeline: &Pipeline, shapes: &[Shape], envelopes: &[Envelope]) -> Cat
         .zip(envelopes)
         .map(|((source, shape), envelope)| {
             let table = pipeline.tables[source.table].name.clone();
-            let routable = pipeline
-                .tables
-                .iter()
-                .filter(|candidate| root(pipeline, &candidate.name) == table);
+            let routable = tables_of(pipeline, source);
             EventShape {
                 name: source.name.clone(),
                 shape: shape
@@ -153,7 +150,7 @@ fn catalog(pipeline: &Pipeline, shapes: &[Shape], envelopes: &[Envelope]) -> Cat
                     .collect(),
                 schema: shape.arrow(),
                 tenant: envelope.tenant,
-                tables: routable.map(|table| table.name.clone()).collect(),
+                tables: routable.map(str::to_owned).collect(),
                 table,
             }
         });
@@ -162,6 +159,12 @@ fn catalog(pipeline: &Pipeline, shapes: &[Shape], envelopes: &[Envelope]) -> Cat
         alerts: pipeline.sinks.alerts.is_some(),
         charges: !pipeline.sinks.grpc.is_empty(),
     }
+}
+
+/// The tables that rows of a source may go to.
+pub fn tables_of<'a>(pipeline: &'a Pipeline, source: &'a pipeline::Source) -> impl Iterator<Item = &'a str> {
+    let names = pipeline.tables.iter().map(|table| table.name.as_str());
+    names.filter(|name| root(pipeline, name) == pipeline.tables[source.table].name)
 }
 
 /// The table whose columns a `like` chain ends at. The checked pipeline has no cycles.

@@ -4,23 +4,20 @@
 //! either finishes it or not, and the read-back waits until that is decided; after it, the rows are found. A gRPC sink
 //! applies a range with its cursor in one transaction, so that repeating it is harmless at every moment.
 
+mod grpc;
+
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
-use exactly_once_protocol::{Delivered, Partition, StopCode};
-use pipeline::{GrpcSink, Pipeline};
-use prost::Message as _;
-use proto::delivery::v1::delivery_client::DeliveryClient;
-use proto::delivery::v1::outcome::Kind;
-use proto::delivery::v1::{DeliverRequest, Part};
+use exactly_once_protocol::{Delivered, Partition};
+use pipeline::Pipeline;
 use tokio::sync::Semaphore;
-use tonic::transport::Channel;
 
+use self::grpc::Grpc;
 use crate::metrics::Metrics;
-use crate::records::charges_digest;
 use crate::settle::NO_SUCH_ROLLUP;
 use crate::transform::{Outputs, TableRows};
 
@@ -33,9 +30,6 @@ const INSERTS_AT_ONCE: usize = 2;
 /// Between two tries that the sink refused before anything was sent.
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
-
-/// A gRPC call that takes longer is repeated: the receiver answers `already applied` if it had worked.
-const DELIVER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The sink's clock, estimated: this machine's clock and the difference that ClickHouse told last.
 #[derive(Debug, Default)]
@@ -60,12 +54,6 @@ pub fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as i64)
-}
-
-/// One gRPC sink.
-struct Grpc {
-    settings: GrpcSink,
-    client: DeliveryClient<Channel>,
 }
 
 /// All sinks of a worker; cheap to share, no state of a batch.
@@ -109,6 +97,8 @@ pub struct Delivery {
     pub shipments: Vec<Shipment>,
     /// Rollups that lack all rows of some ranges; the rows are there.
     pub feeds: Vec<Unfed>,
+    /// gRPC sinks for which a range is the first of its partition.
+    pub begins: Vec<(Partition, u64)>,
 }
 
 /// Query ids of all inserts of one promise begin with this.
@@ -124,17 +114,7 @@ impl Sinks {
         health: serve::Health,
         metrics: Arc<Metrics>,
     ) -> Result<Sinks, tonic::transport::Error> {
-        let mut grpc = Vec::new();
-        for settings in &pipeline.sinks.grpc {
-            let endpoint = crate::endpoint::endpoint(&settings.url, settings.tls.as_ref())?;
-            let client = DeliveryClient::new(endpoint.connect_lazy())
-                .max_encoding_message_size(settings.message_bytes_max)
-                .max_decoding_message_size(settings.message_bytes_max);
-            grpc.push(Grpc {
-                settings: settings.clone(),
-                client,
-            });
-        }
+        let grpc = pipeline.sinks.grpc.iter().map(Grpc::new).collect::<Result<_, _>>()?;
         Ok(Sinks {
             pipeline,
             clickhouse,
@@ -143,6 +123,11 @@ impl Sinks {
             health,
             metrics,
         })
+    }
+
+    /// Whose sinks they are.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
     /// Delivers to all sinks in parallel and waits for all of them. Cancelling it at any await is doubt, nothing worse.
@@ -351,137 +336,4 @@ impl Sinks {
         };
         clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)
     }
-
-    // --- gRPC --------------------------------------------------------------------------------------------------------
-
-    async fn call(&self, sink: &Grpc, delivery: &Delivery) -> Delivered {
-        let mut impossible = Vec::new();
-        for parts in self.messages(sink, delivery) {
-            impossible.extend(self.send(sink, parts).await);
-        }
-        if impossible.is_empty() {
-            Delivered::Clean
-        } else {
-            Delivered::Impossible(impossible)
-        }
-    }
-
-    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
-    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
-        let mut messages = Vec::new();
-        let mut bytes = 0;
-        let mut parts = Vec::new();
-        for output in delivery.shipments.iter().flat_map(|shipment| {
-            shipment
-                .outputs
-                .ranges
-                .iter()
-                .map(|range| (&shipment.outputs, range.range))
-        }) {
-            let (outputs, range) = output;
-            let charges = outputs.charges.get(&range.partition).cloned().unwrap_or_default();
-            let part = Part {
-                topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
-                partition: range.partition.partition,
-                start: range.start,
-                end: range.end,
-                digest: charges_digest(&charges),
-                charges,
-                first: false,
-            };
-            let length = part.encoded_len() + 16;
-            if bytes + length > sink.settings.message_bytes_max * 9 / 10 && !parts.is_empty() {
-                messages.push(std::mem::take(&mut parts));
-                bytes = 0;
-            }
-            bytes += length;
-            parts.push((range.partition, part));
-        }
-        if !parts.is_empty() {
-            messages.push(parts);
-        }
-        messages
-    }
-
-    /// Repeats one message until the sink answers: its cursor makes that harmless, and a sink that is down is waited for.
-    async fn send(&self, sink: &Grpc, mut parts: Vec<(Partition, Part)>) -> Vec<(Partition, StopCode)> {
-        let mut impossible = Vec::new();
-        let mut pause = RETRY_FIRST;
-        while !parts.is_empty() {
-            let request = DeliverRequest {
-                pipeline: self.pipeline.name.clone(),
-                parts: parts.iter().map(|(_, part)| part.clone()).collect(),
-            };
-            let mut request = tonic::Request::new(request);
-            request.set_timeout(DELIVER_TIMEOUT);
-            let began = std::time::Instant::now();
-            match sink.client.clone().deliver(request).await {
-                Ok(answer) if answer.get_ref().outcomes.len() == parts.len() => {
-                    self.metrics.delivered(&sink.settings.name, began.elapsed());
-                    self.health.part(&sink.settings.name).ready(true, "");
-                    parts = judge(sink, parts, &answer.into_inner().outcomes, &mut impossible);
-                    continue;
-                }
-                Ok(_) => tracing::error!(
-                    sink = sink.settings.name,
-                    "the sink answered another number of parts than it got"
-                ),
-                Err(status) => {
-                    tracing::warn!(sink = sink.settings.name, %status, "gRPC sink does not answer; trying again");
-                    self.health.part(&sink.settings.name).ready(false, status.message());
-                }
-            }
-            self.metrics.delivery_failed(&sink.settings.name);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY_MAX);
-        }
-        impossible
-    }
-}
-
-/// Parts that have to be sent again: those of partitions that the sink has never heard of, now marked as the first.
-fn judge(
-    sink: &Grpc,
-    parts: Vec<(Partition, Part)>,
-    outcomes: &[proto::delivery::v1::Outcome],
-    impossible: &mut Vec<(Partition, StopCode)>,
-) -> Vec<(Partition, Part)> {
-    let mut again = Vec::new();
-    for ((partition, mut part), outcome) in parts.into_iter().zip(outcomes) {
-        match outcome.kind() {
-            Kind::Applied | Kind::AlreadyApplied => {}
-            Kind::Gap if outcome.cursor < 0 && !part.first => {
-                tracing::info!(
-                    sink = sink.settings.name,
-                    topic = part.topic,
-                    partition = part.partition,
-                    start = part.start,
-                    "the sink has nothing of this partition yet: it begins here"
-                );
-                part.first = true;
-                again.push((partition, part));
-            }
-            Kind::Gap => {
-                tracing::error!(
-                    sink = sink.settings.name,
-                    topic = part.topic,
-                    partition = part.partition,
-                    reason = outcome.reason,
-                    "gap"
-                );
-                impossible.push((partition, StopCode::SinkGap));
-            }
-            Kind::Conflict | Kind::Unspecified => {
-                tracing::error!(
-                    sink = sink.settings.name,
-                    topic = part.topic,
-                    partition = part.partition,
-                    reason = outcome.reason,
-                    "conflict"
-                );
-                impossible.push((partition, StopCode::SinkConflict));
-            }
-        }
-    }
-    again
 }

@@ -440,7 +440,8 @@ pub fn kafka_properties(kafka: &pipeline::Kafka) -> Result<std::collections::BTr
     Ok(properties)
 }
 
-fn connection(pipeline: &Pipeline, kafka: &pipeline::Kafka, client: &str) -> Result<Connection, WorkerError> {
+/// How a client of this name reaches a pipeline's Kafka.
+pub fn connection(pipeline: &Pipeline, kafka: &pipeline::Kafka, client: &str) -> Result<Connection, WorkerError> {
     Ok(Connection {
         brokers: kafka.brokers.clone(),
         properties: kafka_properties(kafka)?,
@@ -452,7 +453,8 @@ fn connection(pipeline: &Pipeline, kafka: &pipeline::Kafka, client: &str) -> Res
     })
 }
 
-fn start(pipeline: &Pipeline) -> Start {
+/// Where partitions begin that have no offset.
+pub fn start(pipeline: &Pipeline) -> Start {
     match pipeline.start {
         pipeline::Start::Earliest => Start::Earliest,
         pipeline::Start::Latest => Start::Latest,

@@ -1,6 +1,6 @@
 //! What the read-back sees.
 
-use clickhouse_sink::{Inserted, Range, RowId};
+use clickhouse_sink::{Inserted, Position, Range, RowId};
 
 use crate::server::{ask, database, events, events_table, insert};
 
@@ -54,6 +54,31 @@ async fn exactly_the_rows_within_the_ranges_come_back_and_a_doubled_row_comes_tw
         rows.iter()
             .all(|row| row.topic == "t" && row.partition == 3 && row.index == 0)
     );
+}
+
+/// `// t-3:  10 … 29`: from where on is there a row?
+#[tokio::test]
+async fn the_last_row_from_a_position_on_is_found_and_none_before_it() {
+    let client = database("rows_from").await;
+    events_table(&client).await;
+    for (token, offsets) in [("a", 10..20), ("b", 20..30)] {
+        let block = events(offsets);
+        assert_eq!(insert(&client, "events", &block, token).await, Inserted::Clean);
+    }
+    let position = |topic: &str, partition, offset| Position {
+        topic: topic.to_owned(),
+        partition,
+        offset,
+    };
+    let from = async |positions: &[Position]| client.rows_from("events", positions).await.unwrap();
+    assert_eq!(from(&[]).await, []);
+    assert_eq!(from(&[position("t", 3, 30)]).await, []);
+    let elsewhere = [position("t", 4, 0), position("u", 3, 0)];
+    assert_eq!(from(&elsewhere).await, []);
+    for at in [0, 10, 29] {
+        let asked = [position("t", 3, at), position("t", 4, 1_000_000), position("t", 5, 2)];
+        assert_eq!(from(&asked).await, [position("t", 3, 29)], "from {at} on");
+    }
 }
 
 #[tokio::test]

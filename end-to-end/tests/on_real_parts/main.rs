@@ -13,3 +13,4 @@ mod rules;
 mod revisions;
 mod own_data;
 mod prerequisites;
+mod witnesses;

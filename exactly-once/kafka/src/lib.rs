@@ -2,8 +2,9 @@
 //!
 //! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says
 //! which topics are there, [`group`] is the
-//! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets and promises,
-//! [`transactions`] runs one short transaction after another on a thread of its own, [`errors`] is the table that says
+//! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets, promises and topics' ids,
+//! [`transactions`] runs one short transaction after another on a thread of its own, [`operator`] is what commands do while no worker runs,
+//! [`errors`] is the table that says
 //! what each Kafka error means for a transaction.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
@@ -13,11 +14,14 @@ pub mod presence;
 pub mod group;
 pub mod headers;
 pub mod offsets;
+mod topic_ids;
+pub mod operator;
 pub mod transactions;
 pub mod errors;
 
 pub use group::{Group, Moved, Polled, Topics, Unanswered};
-pub use offsets::Start;
+pub use offsets::{Reader, Start};
+pub use operator::Operator;
 pub use presence::missing_topics;
 pub use settings::Connection;
 pub use transactions::{Answer, Message, Transactor, Work};
@@ -38,6 +42,9 @@ pub enum Error {
     /// The consumer can't go on (fatal): the lane starts again with a new one.
     #[error("kafka consumer: {0}")]
     Consumer(rdkafka::error::KafkaError),
+    /// An offset can be written from outside only while nobody is in the group.
+    #[error("the group has members: stop all workers of the pipeline first, and wait until they have ended")]
+    Members,
     /// A thread could not be started: the machine is out of resources.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

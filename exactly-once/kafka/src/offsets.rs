@@ -1,5 +1,6 @@
 //! Reads committed offsets with their metadata: the only truth after a start, a rebalance or any doubt.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rdkafka::types::{RDKafka, RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::group::Topics;
+use crate::topic_ids::topic_ids;
 
 const OFFSET_INVALID: i64 = -1001;
 
@@ -78,12 +80,16 @@ impl Reader {
             let stored = if offset >= 0 {
                 Stored {
                     offset,
+                    committed: true,
                     metadata: Metadata::decode(&metadata),
+                    witnesses: None,
                 }
             } else if offset == OFFSET_INVALID {
                 Stored {
                     offset: self.first(partition, start, timeout)?,
+                    committed: false,
                     metadata: Ok(Metadata::Nothing),
+                    witnesses: None,
                 }
             } else {
                 return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::InvalidArgument));
@@ -91,6 +97,22 @@ impl Reader {
             offsets.push((partition, stored));
         }
         Ok(offsets)
+    }
+
+    /// Kafka's ids of the topics of these partitions, as they are now; a topic without one is left out.
+    ///
+    /// # Errors
+    /// As of the client when no broker answers: ask again.
+    pub fn topic_ids(&self, partitions: &[Partition], timeout: Duration) -> Result<BTreeMap<u16, u128>, KafkaError> {
+        let names: BTreeMap<u16, &str> = partitions
+            .iter()
+            .map(|partition| (partition.topic, self.topics.name(*partition)))
+            .collect();
+        let asked: Vec<&str> = names.values().copied().collect();
+        // SAFETY: the handle lives as long as the consumer, which `self` holds.
+        let ids = unsafe { topic_ids(self.consumer.native(), &asked, timeout) }?;
+        let id = |(topic, name): (&u16, &&str)| Some((*topic, *ids.get(*name)?));
+        Ok(names.iter().filter_map(id).collect())
     }
 
     fn first(&self, partition: Partition, start: Start, timeout: Duration) -> Result<i64, KafkaError> {

@@ -10,12 +10,13 @@
 
 mod feeding;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::promise::{Metadata, Promise};
+use crate::promise::{Marks, Metadata, Promise};
+use crate::witnesses::disagreement;
 use crate::words::{
     Action, BatchId, Delivered, Event, FEEDING, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode,
-    Transaction, TxnEnd,
+    Transaction, TxnEnd, Wanted,
 };
 
 /// An aborted transaction is begun again this often before everything is read again.
@@ -25,7 +26,7 @@ const ABORT_WAIT_MS: u64 = 10;
 const ABORT_WAIT_MAX_MS: u64 = 640;
 
 /// What the machine has to know of the configuration.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// From a promise to its deadline, milliseconds.
     pub deadline_span_ms: i64,
@@ -39,6 +40,8 @@ pub struct Settings {
     pub feed_max: i64,
     /// Revision of the pipeline file.
     pub pipeline: u64,
+    /// The gRPC sinks of the pipeline, as [`sink_id`](crate::sink_id) names them.
+    pub sinks: Vec<u64>,
     /// Distinguishes the tokens of this incarnation of the lane from those of every other one.
     pub token_seed: u64,
 }
@@ -73,6 +76,10 @@ enum Phase {
 #[derive(Debug)]
 struct Owned {
     phase: Phase,
+    /// Of the committed offset; known once it was read.
+    marks: Marks,
+    /// Topic and sinks were asked since the group gave the partition.
+    witnessed: bool,
     /// False while the driver may hold collected records that are in no prepared batch.
     quiet: bool,
 }
@@ -225,6 +232,8 @@ impl Lane {
                 *partition,
                 Owned {
                     phase: Phase::Reading(None),
+                    marks: Marks::default(),
+                    witnessed: false,
                     quiet: true,
                 },
             );
@@ -242,7 +251,8 @@ impl Lane {
         for (partition, owned) in &mut self.owned {
             if owned.phase == Phase::Reading(None) && !is_revoking(&self.revoking, *partition) {
                 owned.phase = Phase::Reading(Some(epoch));
-                partitions.push(*partition);
+                let (partition, witnesses) = (*partition, !owned.witnessed);
+                partitions.push(Wanted { partition, witnesses });
             }
         }
         if !partitions.is_empty() {
@@ -260,11 +270,26 @@ impl Lane {
                 continue;
             }
             let next = stored.offset;
-            owned.phase = match stored.metadata {
-                Ok(Metadata::Nothing) => Phase::Flowing { next, fed: next },
-                Ok(Metadata::Unfed(fed)) if fed <= next => Phase::Flowing { next, fed },
-                Ok(Metadata::Promised(promise)) if promise.start == next => Phase::Doubtful(promise),
-                Ok(_) | Err(_) => Phase::Stopped(StopCode::PromiseUnreadable),
+            let disagreement = disagreement(&stored).err();
+            owned.witnessed |= stored.witnesses.is_some() && disagreement.is_none();
+            let found = stored
+                .metadata
+                .as_ref()
+                .ok()
+                .and_then(Metadata::marks)
+                .cloned()
+                .unwrap_or_default();
+            let told = stored.witnesses.as_ref().and_then(|witnesses| witnesses.topic);
+            owned.marks = Marks {
+                topic: told.or(found.topic).or(owned.marks.topic),
+                sinks: found.sinks,
+            };
+            owned.phase = match (disagreement, stored.metadata) {
+                (Some(code), _) => Phase::Stopped(code),
+                (None, Ok(Metadata::Nothing)) => Phase::Flowing { next, fed: next },
+                (None, Ok(Metadata::Settled { fed, .. })) if fed <= next => Phase::Flowing { next, fed },
+                (None, Ok(Metadata::Promised(promise))) if promise.start == next => Phase::Doubtful(promise),
+                (None, Ok(_) | Err(_)) => Phase::Stopped(StopCode::PromiseUnreadable),
             };
             actions.push(match &owned.phase {
                 Phase::Doubtful(promise) => Action::Settle {
@@ -498,6 +523,7 @@ impl Lane {
                     && let Some(done) = self.current.take()
                 {
                     self.note_fed(&done);
+                    self.note_begun(&done);
                     self.settle_recovered(&done, actions);
                     actions.push(Action::Done(done.id));
                 }
@@ -526,6 +552,19 @@ impl Lane {
         }
         let wait = ABORT_WAIT_MS << (self.aborts - 1).min(16);
         self.begin_at_ms = now.monotonic_ms + wait.min(ABORT_WAIT_MAX_MS);
+    }
+
+    /// Every gRPC sink has got the batch's ranges.
+    fn note_begun(&mut self, done: &Batch) {
+        for output in done
+            .ranges
+            .iter()
+            .filter(|output| output.range.start < output.range.end)
+        {
+            if let Some(owned) = self.owned.get_mut(&output.range.partition) {
+                owned.marks.sinks.clone_from(&self.settings.sinks);
+            }
+        }
     }
 
     fn put_back(&mut self, promised: Option<Batch>) {
@@ -561,11 +600,26 @@ impl Lane {
     }
 
     fn deliver(&mut self, batch: Batch, actions: &mut Vec<Action>) {
+        let begins = batch
+            .ranges
+            .iter()
+            .filter(|output| output.range.start < output.range.end);
+        let begins = begins.flat_map(|output| {
+            let partition = output.range.partition;
+            let has = self.owned.get(&partition).map(|owned| owned.marks.sinks.as_slice());
+            let lacks = move |sink: &&u64| !has.unwrap_or_default().contains(sink);
+            self.settings
+                .sinks
+                .iter()
+                .filter(lacks)
+                .map(move |sink| (partition, *sink))
+        });
         actions.push(Action::Deliver {
             batch: batch.id,
             deadline_ms: batch.deadline_ms,
             token: batch.token,
             feeds: batch.feeds.clone(),
+            begins: begins.collect(),
         });
         self.current = Some(batch);
     }
@@ -622,13 +676,15 @@ impl Lane {
             };
             let from = batch.fed_after(output, known);
             fed.insert(partition, from);
-            let metadata = if from < end {
-                Metadata::Unfed(from)
-            } else {
-                Metadata::Nothing
-            };
-            offsets.insert(partition, (end, metadata));
+            let marks = self.marks(partition, output.range.start < end);
+            offsets.insert(partition, (end, Metadata::Settled { marks, fed: from }));
         }
+        let delivered = |output: &&RangeOutput| output.range.start < output.range.end;
+        let committed_ranges: BTreeSet<Partition> = committed
+            .iter()
+            .flat_map(|batch| batch.ranges.iter().filter(delivered))
+            .map(|output| output.range.partition)
+            .collect();
         let committed = committed.map(|batch| batch.id);
         let mut promised = None;
         if self.prepared.front().is_some_and(Batch::needs_promise)
@@ -644,7 +700,9 @@ impl Lane {
                     Some(Phase::Doubtful(promise)) => promise.fed,
                     _ => start,
                 };
+                let follows = committed_ranges.contains(&partition);
                 let promise = Promise {
+                    marks: self.marks(partition, follows),
                     start,
                     end,
                     outputs: output.outputs,
@@ -677,6 +735,19 @@ impl Lane {
             promised,
         });
         actions.push(Action::Transact { epoch, transaction });
+    }
+
+    /// What an offset of the partition is marked with. `begun`: the transaction that carries it commits a delivered range.
+    fn marks(&self, partition: Partition, begun: bool) -> Marks {
+        let mut marks = self
+            .owned
+            .get(&partition)
+            .map(|owned| owned.marks.clone())
+            .unwrap_or_default();
+        if begun {
+            marks.sinks.clone_from(&self.settings.sinks);
+        }
+        marks
     }
 
     // --- doubt, hand-back, drain -------------------------------------------------------------------------------------

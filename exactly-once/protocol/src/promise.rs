@@ -1,5 +1,6 @@
 //! What stands in the metadata of a committed offset: the promise (what will be delivered for the range that begins here,
-//! and by when; it is committed before anything leaves the process), and from where on rollups have not been fed.
+//! and by when; it is committed before anything leaves the process), from where on rollups have not been fed, and marks
+//! that tell the next owner whether the offset still belongs to what it finds.
 
 use thiserror::Error;
 
@@ -9,10 +10,14 @@ pub const METADATA_CHARS_MAX: usize = 4096;
 /// A batch is closed before one of its ranges has more unknown schema ids than this, so that the promise fits.
 pub const UNKNOWN_SCHEMAS_MAX: usize = 64;
 
-const VERSION: &str = "s2";
-const FIELDS: usize = 14;
-/// Version, offset, checksum.
-const UNFED_FIELDS: usize = 3;
+const VERSION: &str = "s3";
+const FIELDS: usize = 16;
+/// Version, topic, sinks, fed, checksum.
+const SETTLED_FIELDS: usize = 5;
+/// The version before there were marks, with and without a promise.
+const VERSION_2: &str = "s2";
+const FIELDS_2: usize = 14;
+const UNFED_FIELDS_2: usize = 3;
 /// The version before rollups were fed by the lanes: its promises lack `fed`, which was always their start.
 const VERSION_1: &str = "s1";
 const FIELDS_1: usize = 13;
@@ -20,12 +25,33 @@ const FIELDS_1: usize = 13;
 /// The metadata of a committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Metadata {
-    /// Nothing is pending, and everything before the offset is in the rollups.
+    /// There is none: no lane has committed this offset.
     Nothing,
-    /// Nothing is pending; no row from this offset on is in a rollup yet.
-    Unfed(i64),
+    /// Nothing is pending.
+    Settled {
+        /// What the next owner compares.
+        marks: Marks,
+        /// No row from this offset on is in a rollup yet; the committed offset itself if all are.
+        fed: i64,
+    },
     /// A range is promised.
     Promised(Promise),
+}
+
+/// What an offset was committed for. Where it doesn't fit what an owner finds, somebody has changed the topic, the group's
+/// offsets or a sink meanwhile, and going on would lose or double something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Kafka's id of the topic, which a topic that is deleted and made again does not keep (KIP-516). `None`: a version that
+    /// did not write it, or a broker that does not tell.
+    pub topic: Option<u128>,
+    /// The gRPC sinks that have a cursor for the partition ([`sink_id`]), ascending.
+    pub sinks: Vec<u64>,
+}
+
+/// How marks name a gRPC sink.
+pub fn sink_id(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
 }
 
 /// What will be delivered for `[start, end)` of one partition. The range is empty when nothing is delivered and only
@@ -34,6 +60,8 @@ pub enum Metadata {
 /// **Invariant:** everything that decides the bytes of a delivery is either in the log or in here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Promise {
+    /// As they were when the range was promised for the first time: they say nothing of what this promise delivers.
+    pub marks: Marks,
     /// First offset.
     pub start: i64,
     /// One past the last offset.
@@ -73,11 +101,12 @@ pub enum PromiseFault {
 }
 
 impl Metadata {
-    /// ASCII text: nothing, or version first, checksum last, at most about 220 characters and the unknown schemas.
+    /// ASCII text: nothing, or version first, checksum last, at most about 260 characters, 17 for each gRPC sink, and the
+    /// unknown schemas.
     pub fn encode(&self) -> String {
         match self {
             Metadata::Nothing => String::new(),
-            Metadata::Unfed(from) => sealed(format!("{VERSION};{from};")),
+            Metadata::Settled { marks, fed } => sealed(format!("{VERSION};{};{fed};", marks.encode())),
             Metadata::Promised(promise) => promise.encode(),
         }
     }
@@ -98,13 +127,11 @@ impl Metadata {
         if !fields[0].starts_with('s') || !fields[0][1..].bytes().all(|b| b.is_ascii_digit()) || fields[0].len() < 2 {
             return Err(PromiseFault::Foreign("it does not begin with a version".into()));
         }
-        if ![VERSION, VERSION_1].contains(&fields[0]) {
-            return Err(PromiseFault::Version(fields[0].chars().take(16).collect()));
-        }
-        let counts: &[usize] = if fields[0] == VERSION {
-            &[FIELDS, UNFED_FIELDS]
-        } else {
-            &[FIELDS_1]
+        let counts: &[usize] = match fields[0] {
+            VERSION => &[FIELDS, SETTLED_FIELDS],
+            VERSION_2 => &[FIELDS_2, UNFED_FIELDS_2],
+            VERSION_1 => &[FIELDS_1],
+            other => return Err(PromiseFault::Version(other.chars().take(16).collect())),
         };
         if !counts.contains(&fields.len()) {
             return Err(PromiseFault::Foreign(format!(
@@ -118,18 +145,59 @@ impl Metadata {
         if checksum != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
             return Err(PromiseFault::Checksum);
         }
-        if fields.len() + 1 == UNFED_FIELDS {
-            let from = decimal(fields[1], "offset")?;
-            return if from >= 0 {
-                Ok(Metadata::Unfed(from))
+        // Earlier versions lack fields of this one, whose values are known.
+        match fields[0] {
+            VERSION_1 => {
+                fields.insert(FIELDS_1 - 2, fields[1]);
+                fields.splice(1..1, ["", ""]);
+            }
+            VERSION_2 => {
+                fields.splice(1..1, ["", ""]);
+            }
+            _ => {}
+        }
+        let marks = Marks::from_fields(fields[1], fields[2])?;
+        if fields.len() + 1 == SETTLED_FIELDS {
+            let fed = decimal(fields[3], "offset")?;
+            return if fed >= 0 {
+                Ok(Metadata::Settled { marks, fed })
             } else {
-                Err(PromiseFault::Foreign(format!("{from} is not an offset")))
+                Err(PromiseFault::Foreign(format!("{fed} is not an offset")))
             };
         }
-        if fields.len() + 1 == FIELDS_1 {
-            fields.insert(FIELDS_1 - 2, fields[1]);
+        Promise::from_fields(marks, &fields[3..]).map(Metadata::Promised)
+    }
+
+    /// The marks, if a lane wrote this.
+    pub fn marks(&self) -> Option<&Marks> {
+        match self {
+            Metadata::Nothing => None,
+            Metadata::Settled { marks, .. } => Some(marks),
+            Metadata::Promised(promise) => Some(&promise.marks),
         }
-        Promise::from_fields(&fields).map(Metadata::Promised)
+    }
+}
+
+impl Marks {
+    fn encode(&self) -> String {
+        let topic = self.topic.map(|id| format!("{id:032x}")).unwrap_or_default();
+        let sinks: Vec<String> = self.sinks.iter().map(|sink| format!("{sink:016x}")).collect();
+        format!("{topic};{}", sinks.join(","))
+    }
+
+    fn from_fields(topic: &str, sinks: &str) -> Result<Marks, PromiseFault> {
+        let topic = match topic {
+            "" => None,
+            id => Some(hex(id, "topic id")?),
+        };
+        let sinks = match sinks {
+            "" => Vec::new(),
+            list => list
+                .split(',')
+                .map(|sink| hex64(sink, "sink"))
+                .collect::<Result<_, _>>()?,
+        };
+        Ok(Marks { topic, sinks })
     }
 }
 
@@ -161,7 +229,8 @@ impl Promise {
             .collect::<Vec<_>>()
             .join(",");
         sealed(format!(
-            "{VERSION};{};{};{};{:032x};{};{:016x};{:016x};{:016x};{};{};{};{};",
+            "{VERSION};{};{};{};{};{:032x};{};{:016x};{:016x};{:016x};{};{};{};{};",
+            self.marks.encode(),
             self.start,
             self.end,
             self.outputs,
@@ -177,19 +246,20 @@ impl Promise {
         ))
     }
 
-    fn from_fields(fields: &[&str]) -> Result<Promise, PromiseFault> {
+    fn from_fields(marks: Marks, fields: &[&str]) -> Result<Promise, PromiseFault> {
         let promise = Promise {
-            start: decimal(fields[1], "start")?,
-            end: decimal(fields[2], "end")?,
-            outputs: decimal(fields[3], "outputs")?,
-            digest: hex(fields[4], "digest")?,
-            rules: (decimal(fields[5], "rules revision")?, hex64(fields[6], "rules digest")?),
-            pipeline: hex64(fields[7], "pipeline revision")?,
-            token: hex64(fields[8], "token")?,
-            attempt: decimal(fields[9], "attempt")?,
-            deadline_ms: decimal(fields[10], "deadline")?,
-            fed: decimal(fields[11], "fed")?,
-            unknown_schemas: match fields[12] {
+            marks,
+            start: decimal(fields[0], "start")?,
+            end: decimal(fields[1], "end")?,
+            outputs: decimal(fields[2], "outputs")?,
+            digest: hex(fields[3], "digest")?,
+            rules: (decimal(fields[4], "rules revision")?, hex64(fields[5], "rules digest")?),
+            pipeline: hex64(fields[6], "pipeline revision")?,
+            token: hex64(fields[7], "token")?,
+            attempt: decimal(fields[8], "attempt")?,
+            deadline_ms: decimal(fields[9], "deadline")?,
+            fed: decimal(fields[10], "fed")?,
+            unknown_schemas: match fields[11] {
                 "" => Vec::new(),
                 list => list
                     .split(',')
@@ -232,6 +302,10 @@ mod tests {
         )
             .prop_map(
                 |((start, length, outputs, digest), (rules, rules_digest, pipeline, token), rest)| Promise {
+                    marks: Marks {
+                        topic: rules.is_multiple_of(2).then_some(digest),
+                        sinks: vec![token, pipeline],
+                    },
                     start,
                     end: start + length,
                     outputs,
@@ -251,7 +325,15 @@ mod tests {
     fn anything() -> impl Strategy<Value = Metadata> {
         prop_oneof![
             promises().prop_map(Metadata::Promised),
-            (0i64..i64::MAX).prop_map(Metadata::Unfed),
+            (
+                0i64..i64::MAX,
+                any::<Option<u128>>(),
+                proptest::collection::vec(any::<u64>(), 0..4)
+            )
+                .prop_map(|(fed, topic, sinks)| Metadata::Settled {
+                    marks: Marks { topic, sinks },
+                    fed
+                }),
         ]
     }
 
@@ -288,11 +370,19 @@ mod tests {
 
     #[test]
     fn a_later_version_is_named_and_not_guessed_at() {
-        assert_eq!(Metadata::decode(b"s3;1;2;3"), Err(PromiseFault::Version("s3".into())));
+        assert_eq!(Metadata::decode(b"s4;1;2;3"), Err(PromiseFault::Version("s4".into())));
     }
 
-    fn golden(fed: i64) -> Metadata {
+    fn marks() -> Marks {
+        Marks {
+            topic: Some(0x1f),
+            sinks: vec![0xb111, 0xb112],
+        }
+    }
+
+    fn golden(marks: Marks, fed: i64) -> Metadata {
         Metadata::Promised(Promise {
+            marks,
             start: 100,
             end: 250,
             outputs: 150,
@@ -312,19 +402,34 @@ mod tests {
         let sealed = |body: &str| format!("{body}{:08x}", crc32fast::hash(body.as_bytes()));
         let version_1 = "s1;100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
                          000000000000feed;2;1795228766362;9,12;";
-        let old = golden(100);
+        let old = golden(Marks::default(), 100);
         assert_eq!(Metadata::decode(sealed(version_1).as_bytes()), Ok(old));
         let version_2 = "s2;100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
                          000000000000feed;2;1795228766362;70;9,12;";
-        assert_eq!(golden(70).encode(), sealed(version_2));
-        assert_eq!(Metadata::decode(sealed(version_2).as_bytes()), Ok(golden(70)));
-        assert_eq!(Metadata::Unfed(70).encode(), sealed("s2;70;"));
+        let old = golden(Marks::default(), 70);
+        assert_eq!(Metadata::decode(sealed(version_2).as_bytes()), Ok(old));
+        let old = Metadata::Settled {
+            marks: Marks::default(),
+            fed: 70,
+        };
+        assert_eq!(Metadata::decode(sealed("s2;70;").as_bytes()), Ok(old));
+        let version_3 = "s3;0000000000000000000000000000001f;000000000000b111,000000000000b112;\
+                         100;250;150;0123456789abcdef0011223344556677;4711;000000000000abcd;0000000000000007;\
+                         000000000000feed;2;1795228766362;70;9,12;";
+        assert_eq!(golden(marks(), 70).encode(), sealed(version_3));
+        assert_eq!(Metadata::decode(sealed(version_3).as_bytes()), Ok(golden(marks(), 70)));
+        let settled = Metadata::Settled {
+            marks: marks(),
+            fed: 70,
+        };
+        let version_3 = "s3;0000000000000000000000000000001f;000000000000b111,000000000000b112;70;";
+        assert_eq!(settled.encode(), sealed(version_3));
     }
 
     #[test]
     fn what_no_lane_writes_is_not_believed() {
         let empty = |start: i64, end: i64, fed: i64| {
-            let Metadata::Promised(promise) = golden(70) else {
+            let Metadata::Promised(promise) = golden(marks(), 70) else {
                 panic!()
             };
             Metadata::Promised(Promise {
@@ -339,7 +444,10 @@ mod tests {
             empty(100, 100, 100),
             empty(100, 99, 70),
             empty(100, 110, 101),
-            Metadata::Unfed(-1),
+            Metadata::Settled {
+                marks: marks(),
+                fed: -1,
+            },
         ] {
             let read = Metadata::decode(wrong.encode().as_bytes());
             assert!(matches!(read, Err(PromiseFault::Foreign(_))), "{wrong:?}: {read:?}");

@@ -82,8 +82,55 @@ pub struct Now {
 pub struct Stored {
     /// The committed offset, or where the pipeline's `start` says to begin when there is none.
     pub offset: i64,
+    /// Whether the group has one.
+    pub committed: bool,
     /// The offset's metadata.
     pub metadata: Result<Metadata, PromiseFault>,
+    /// What topic and sinks say, where that was asked for.
+    pub witnesses: Option<Witnesses>,
+}
+
+impl Stored {
+    /// No sink may have anything from this offset on: the end of what is promised, else the committed offset; without one,
+    /// the beginning of the log.
+    pub fn reach(&self) -> i64 {
+        match &self.metadata {
+            Ok(Metadata::Promised(promise)) => promise.end,
+            _ if self.committed => self.offset,
+            _ => 0,
+        }
+    }
+}
+
+/// Who knows, beside the committed offset, how far a partition has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Witnesses {
+    /// The topic's id now; `None` if the broker does not tell.
+    pub topic: Option<u128>,
+    /// An offset at [`Stored::reach`] or later of which ClickHouse holds a row.
+    pub row_beyond: Option<i64>,
+    /// What each gRPC sink has of the partition, by the ids of [`Settings::sinks`](crate::Settings::sinks).
+    pub cursors: Vec<(u64, Cursor)>,
+}
+
+/// Up to where a gRPC sink has applied a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// The service does not offer to tell.
+    Untold,
+    /// Nothing was ever applied.
+    Nothing,
+    /// Everything before this offset.
+    At(i64),
+}
+
+/// A partition whose offset is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wanted {
+    /// The partition.
+    pub partition: Partition,
+    /// Whether topic and sinks have to be asked, too: once for each time that the group gives the partition.
+    pub witnesses: bool,
 }
 
 /// Answer to [`Action::ReadOffsets`]; a partition that cannot be read yet is asked again by the hands, never left out.
@@ -128,11 +175,17 @@ pub enum StopCode {
     RowsAltered,
     /// SLU-107: a rules revision that a promise names cannot be had any more.
     RevisionGone,
+    /// SLU-108: the topic was deleted and made again since the offset was committed.
+    TopicReplaced,
+    /// SLU-109: the committed offset is gone, or stands before what a sink already has.
+    OffsetBehind,
+    /// SLU-110: somebody else has set the committed offset.
+    OffsetForeign,
 }
 
 impl StopCode {
     /// All of them.
-    pub const ALL: [StopCode; 7] = [
+    pub const ALL: [StopCode; 10] = [
         StopCode::PromiseUnreadable,
         StopCode::DigestDiffers,
         StopCode::OffsetsGone,
@@ -140,6 +193,9 @@ impl StopCode {
         StopCode::SinkGap,
         StopCode::RowsAltered,
         StopCode::RevisionGone,
+        StopCode::TopicReplaced,
+        StopCode::OffsetBehind,
+        StopCode::OffsetForeign,
     ];
 
     /// The stable code that operators search for.
@@ -152,6 +208,9 @@ impl StopCode {
             StopCode::SinkGap => "SLU-105",
             StopCode::RowsAltered => "SLU-106",
             StopCode::RevisionGone => "SLU-107",
+            StopCode::TopicReplaced => "SLU-108",
+            StopCode::OffsetBehind => "SLU-109",
+            StopCode::OffsetForeign => "SLU-110",
         }
     }
 
@@ -165,6 +224,9 @@ impl StopCode {
             StopCode::SinkGap => "a gRPC sink's cursor stands before this range",
             StopCode::RowsAltered => "ClickHouse holds rows of this range that were never promised",
             StopCode::RevisionGone => "the rules revision of a pending promise cannot be had any more",
+            StopCode::TopicReplaced => "the topic was deleted and made again since the offset was committed",
+            StopCode::OffsetBehind => "the committed offset is gone or stands before what a sink already has",
+            StopCode::OffsetForeign => "the committed offset was not written by a lane of this pipeline",
         }
     }
 }
@@ -198,7 +260,7 @@ pub enum Event {
     },
     /// After [`Action::StopCollecting`]: every collected record of these partitions is in a prepared batch.
     Quiet(Vec<Partition>),
-    /// A pending promise cannot be settled, or a range that has to be read is gone.
+    /// A pending promise cannot be settled, a range that has to be read is gone, or its topic is another one now.
     Unsettled(Partition, StopCode),
     /// Answer to [`Action::Transact`].
     TxnEnded {
@@ -244,7 +306,7 @@ pub enum Action {
         /// To be given back.
         epoch: u64,
         /// What to read.
-        partitions: Vec<Partition>,
+        partitions: Vec<Wanted>,
     },
     /// Start (or go on) handing records of a partition to the collector from `from`; new ranges start here.
     Collect {
@@ -280,6 +342,8 @@ pub enum Action {
         token: u64,
         /// Ranges that are committed and not yet in any rollup: to be fed now, each row exactly once.
         feeds: Vec<Range>,
+        /// gRPC sinks that have never got anything of a partition of the batch: its range is the first that they get.
+        begins: Vec<(Partition, u64)>,
     },
     /// The batch is committed everywhere: its memory may be freed and counted.
     Done(BatchId),

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exactly_once_protocol::{
-    Action, BatchId, Delivered, Event, FEEDING, Kind, Lane, Metadata, Now, Partition, Range, RangeOutput, Settings,
-    Stored, Transaction, TxnEnd,
+    Action, BatchId, Cursor, Delivered, Event, FEEDING, Kind, Lane, Marks, Metadata, Now, Partition, Range,
+    RangeOutput, Settings, StopCode, Stored, Transaction, TxnEnd, Wanted, Witnesses,
 };
 
 const P0: Partition = Partition { topic: 0, partition: 0 };
+const BILLING: u64 = 77;
 const P1: Partition = Partition { topic: 1, partition: 0 };
 
 /// A lane and its clock.
@@ -30,6 +31,7 @@ impl Driver {
             transaction_watchdog_ms: 60_000,
             feed_every_ms: 1_000,
             feed_max: 100,
+            sinks: vec![BILLING],
             pipeline: 1,
             token_seed: 1,
         });
@@ -43,8 +45,13 @@ impl Driver {
             panic!("{asked:?}")
         };
         let stored = |partition: &Partition| {
-            let metadata = Ok(Metadata::Nothing);
-            (*partition, Stored { offset: 0, metadata })
+            let stored = Stored {
+                offset: 0,
+                committed: false,
+                metadata: Ok(Metadata::Nothing),
+                witnesses: Some(Witnesses::default()),
+            };
+            (*partition, stored)
         };
         let offsets = partitions.iter().map(stored).collect();
         let collects: Vec<Action> = partitions
@@ -132,6 +139,15 @@ impl Driver {
 
 fn range(partition: Partition, start: i64, end: i64) -> Range {
     Range { partition, start, end }
+}
+
+/// An offset behind which nothing is promised, of a partition that billing has.
+fn settled(fed: i64) -> Metadata {
+    let marks = Marks {
+        topic: None,
+        sinks: vec![BILLING],
+    };
+    Metadata::Settled { marks, fed }
 }
 
 /// What a delivery feeds, and its batch.
@@ -241,7 +257,7 @@ fn committed_rows_are_fed_by_a_later_promise_or_alone() {
     let delivers = driver.commit(epoch);
     assert_eq!(feeds(&delivers), (batch, vec![range(P0, 0, 3)]));
     let (epoch, done) = transaction(&driver.delivered(batch));
-    assert_eq!(done.offsets, [(P0, 3, Metadata::Nothing)]);
+    assert_eq!(done.offsets, [(P0, 3, settled(3))]);
     assert_eq!(driver.commit(epoch), [Action::Done(batch)]);
 
     let promised = driver.prepare_of(2, &[range(P0, 3, 5)], true);
@@ -260,7 +276,7 @@ fn committed_rows_are_fed_by_a_later_promise_or_alone() {
     assert_eq!(feeds(&driver.commit(epoch)), (3, vec![range(P0, 3, 5)]));
     let batch = 3;
     let (epoch, done) = transaction(&driver.delivered(batch));
-    assert_eq!(done.offsets, [(P0, 6, Metadata::Unfed(5))]);
+    assert_eq!(done.offsets, [(P0, 6, settled(5))]);
     assert_eq!(driver.commit(epoch), [Action::Done(3)]);
 }
 
@@ -340,4 +356,76 @@ fn a_topic_without_rollups_takes_no_turn_and_a_long_range_several() {
         assert_eq!(fed_by_promise(&next, P0).2, of.start);
         assert_eq!(feeds(&driver.commit(epoch)).1, [of]);
     }
+}
+
+/// Which gRPC sinks a delivery begins.
+fn begins(actions: &[Action]) -> Vec<(Partition, u64)> {
+    let begins = |action: &Action| match action {
+        Action::Deliver { begins, .. } => Some(begins.clone()),
+        _ => None,
+    };
+    actions.iter().find_map(begins).unwrap_or_else(|| panic!("{actions:?}"))
+}
+
+/// Scenario: a partition is read for the first time; two batches follow, the second promised by the commit of the first.
+/// Guarantees: billing is told once that the partition begins; from the first commit on the offset says that it has.
+#[test]
+fn a_sink_begins_a_partition_once() {
+    let mut driver = Driver::flowing();
+    let promises = driver.prepare(1, 0, 3);
+    let (epoch, transaction_1) = transaction(&promises);
+    assert_eq!(transaction_1.offsets[0].2.marks(), Some(&Marks::default()));
+    assert_eq!(begins(&driver.commit(epoch)), [(P0, BILLING)]);
+    driver.prepare(2, 3, 5);
+    let delivered = driver.delivered(1);
+    let (epoch, transaction_2) = transaction(&delivered);
+    let [(P0, 3, Metadata::Promised(promise))] = &transaction_2.offsets[..] else {
+        panic!("{transaction_2:?}")
+    };
+    assert_eq!(promise.marks.sinks, [BILLING]);
+    assert_eq!(begins(&driver.commit(epoch)), []);
+}
+
+/// Scenario: the group gives a partition; topic and sinks are asked. After a doubt in the same assignment the offset is read
+/// again. Then the group takes the partition and gives it back.
+/// Guarantees: witnesses are asked once for each assignment; what they say is believed before anything is collected.
+#[test]
+fn witnesses_are_asked_once_for_each_assignment_and_stop_what_they_contradict() {
+    let mut driver = Driver::flowing();
+    let promises = driver.prepare(1, 0, 3);
+    let (epoch, _) = transaction(&promises);
+    let end = TxnEnd::Doubt;
+    driver.step(Event::TxnEnded { epoch, end });
+    let asked = driver.step(Event::ProducerReady { epoch: epoch + 1 });
+    let wanted = |actions: &[Action]| {
+        let reads = actions.iter().find_map(|action| match action {
+            Action::ReadOffsets { epoch, partitions } => Some((*epoch, partitions.clone())),
+            _ => None,
+        });
+        reads.unwrap_or_else(|| panic!("{actions:?}"))
+    };
+    let of = |witnesses| {
+        vec![Wanted {
+            partition: P0,
+            witnesses,
+        }]
+    };
+    assert_eq!(wanted(&asked).1, of(false));
+    driver.step(Event::Lost(vec![P0]));
+    let asked = driver.step(Event::Assigned(vec![P0]));
+    let (epoch, partitions) = wanted(&asked);
+    assert_eq!(partitions, of(true));
+    let stored = Stored {
+        offset: 3,
+        committed: true,
+        metadata: Ok(settled(3)),
+        witnesses: Some(Witnesses {
+            topic: None,
+            row_beyond: None,
+            cursors: vec![(BILLING, Cursor::At(5))],
+        }),
+    };
+    let offsets = vec![(P0, stored)];
+    let stopped = driver.step(Event::OffsetsRead { epoch, offsets });
+    assert_eq!(stopped, [Action::Stop(P0, StopCode::OffsetBehind)]);
 }

@@ -15,13 +15,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use exactly_once_protocol::{
-    Action, Delivered, Event, FEEDING, Kind, Lane, Metadata, Now, Partition, Promise, Range, RangeOutput, Settings,
-    Stored, Transaction, TxnEnd,
+    Action, Cursor, Delivered, Event, FEEDING, Kind, Lane, Metadata, Now, Partition, Promise, Range, RangeOutput,
+    Settings, Stored, Transaction, TxnEnd, Wanted, Witnesses,
 };
 
 const PARTITIONS: i32 = 3;
 const LOG_END: i64 = 24;
 const LANES: usize = 2;
+const BILLING: u64 = 77;
+const TOPIC_ID: u128 = 4_711;
 const SPAN_MS: i64 = 80;
 const GRACE_MS: i64 = 10;
 const FAULTY_STEPS: usize = 1_500;
@@ -108,6 +110,13 @@ struct Mail {
     event: Event,
 }
 
+/// Offsets first, then topic and sinks: others go on between the two.
+struct Read {
+    epoch: u64,
+    wanted: Vec<Wanted>,
+    offsets: Option<Vec<(Partition, Stored)>>,
+}
+
 struct Flow {
     next: i64,
     collecting: bool,
@@ -130,7 +139,7 @@ struct Member {
     batches: BTreeMap<u64, Batch>,
     next_batch: u64,
     producer_epoch: u64,
-    reads: Vec<(u64, Vec<Partition>)>,
+    reads: Vec<Read>,
     /// Epoch, content, stage, and the membership and generation that it was begun with.
     txn: Option<(u64, Transaction, u8, (u64, u64))>,
     /// The member id that the lane knows of itself.
@@ -214,6 +223,7 @@ impl World {
             transaction_watchdog_ms: 200,
             feed_every_ms: 60,
             feed_max: 5,
+            sinks: vec![BILLING],
             pipeline: 1,
             token_seed: self.incarnations,
         });
@@ -338,7 +348,11 @@ impl World {
         self.note(format!("lane {lane}: {action:?}"));
         let incarnation = self.members[lane].incarnation;
         match action {
-            Action::ReadOffsets { epoch, partitions } => self.members[lane].reads.push((epoch, partitions)),
+            Action::ReadOffsets { epoch, partitions } => self.members[lane].reads.push(Read {
+                epoch,
+                wanted: partitions,
+                offsets: None,
+            }),
             Action::Collect { partition, from } => {
                 self.members[lane].flows.insert(
                     partition,
@@ -368,7 +382,8 @@ impl World {
                 deadline_ms,
                 token,
                 feeds,
-            } => self.send(lane, batch, (deadline_ms, token), feeds),
+                begins,
+            } => self.send(lane, batch, (deadline_ms, token), feeds, &begins),
             Action::Done(batch) | Action::Drop(batch) => {
                 self.members[lane].batches.remove(&batch);
             }
@@ -476,7 +491,14 @@ impl World {
         member.next_batch
     }
 
-    fn send(&mut self, lane: usize, batch: u64, (deadline_ms, token): (Option<i64>, u64), feeds: Vec<Range>) {
+    fn send(
+        &mut self,
+        lane: usize,
+        batch: u64,
+        (deadline_ms, token): (Option<i64>, u64),
+        feeds: Vec<Range>,
+        begins: &[(Partition, u64)],
+    ) {
         let incarnation = self.members[lane].incarnation;
         if batch >= FEEDING {
             let nothing = Batch {
@@ -489,6 +511,11 @@ impl World {
         let held = &self.members[lane].batches[&batch];
         // Billing: each range with its cursor in one transaction; a repetition is answered "already applied".
         for range in &held.ranges {
+            let first = begins.contains(&(range.partition, BILLING));
+            assert!(
+                first || self.cursor.contains_key(&range.partition),
+                "billing has never heard of {range:?}, and the lane does not say that it begins there"
+            );
             let cursor = self.cursor.entry(range.partition).or_insert(range.start);
             assert!(
                 *cursor >= range.end || *cursor == range.start,
@@ -745,31 +772,57 @@ impl World {
         if self.members[lane].reads.is_empty() {
             return;
         }
-        let (epoch, partitions) = self.members[lane].reads.remove(0);
-        let busy = |partition: &Partition| {
-            self.open
-                .values()
-                .any(|open| open.offsets.iter().any(|(written, _, _)| written == partition))
-        };
-        if self.mutation != Mutation::UnstableReads && partitions.iter().any(busy) {
-            self.members[lane].reads.push((epoch, partitions));
+        let mut read = self.members[lane].reads.remove(0);
+        let Some(mut offsets) = read.offsets.take() else {
+            let busy = |wanted: &Wanted| {
+                self.open
+                    .values()
+                    .any(|open| open.offsets.iter().any(|(written, _, _)| *written == wanted.partition))
+            };
+            if self.mutation == Mutation::UnstableReads || !read.wanted.iter().any(busy) {
+                read.offsets = Some(read.wanted.iter().map(|wanted| self.stored(wanted.partition)).collect());
+            }
+            self.members[lane].reads.push(read);
             return;
+        };
+        for ((partition, stored), wanted) in offsets.iter_mut().zip(&read.wanted) {
+            stored.witnesses = wanted.witnesses.then(|| self.witnesses(*partition, stored.reach()));
         }
-        let offsets = partitions
-            .into_iter()
-            .map(|partition| {
-                let (offset, metadata) = self.committed[&partition].clone();
-                // As the broker keeps it: text.
-                let metadata = Metadata::decode(metadata.encode().as_bytes());
-                (partition, Stored { offset, metadata })
-            })
-            .collect();
         let incarnation = self.members[lane].incarnation;
+        let epoch = read.epoch;
         self.mail.push(Mail {
             lane,
             incarnation,
             event: Event::OffsetsRead { epoch, offsets },
         });
+    }
+
+    fn stored(&self, partition: Partition) -> (Partition, Stored) {
+        let (offset, metadata) = self.committed[&partition].clone();
+        let stored = Stored {
+            offset,
+            committed: metadata != Metadata::Nothing,
+            // As the broker keeps it: text.
+            metadata: Metadata::decode(metadata.encode().as_bytes()),
+            witnesses: None,
+        };
+        (partition, stored)
+    }
+
+    fn witnesses(&self, partition: Partition, reach: i64) -> Witnesses {
+        let cursor = self
+            .cursor
+            .get(&partition)
+            .map_or(Cursor::Nothing, |cursor| Cursor::At(*cursor));
+        let mut beyond = self
+            .rows
+            .range((partition, reach)..)
+            .map(|((of, offset), _)| (*of, *offset));
+        Witnesses {
+            topic: Some(TOPIC_ID),
+            row_beyond: beyond.find(|(of, _)| *of == partition).map(|(_, offset)| offset),
+            cursors: vec![(BILLING, cursor)],
+        }
     }
 
     fn trouble(&mut self) {
@@ -894,7 +947,7 @@ impl World {
         for (partition, (offset, metadata)) in &self.committed {
             let (fed_to, exactly) = match metadata {
                 Metadata::Nothing => (*offset, true),
-                Metadata::Unfed(from) => (*from, true),
+                Metadata::Settled { fed, .. } => (*fed, true),
                 Metadata::Promised(promise) => (promise.fed, false),
             };
             let is_fed = |at: i64| self.fed.contains_key(&(*partition, at));
@@ -918,7 +971,7 @@ impl World {
     fn finished(&self) -> bool {
         self.committed
             .values()
-            .all(|(offset, metadata)| *offset == LOG_END && *metadata == Metadata::Nothing)
+            .all(|(offset, metadata)| *offset == LOG_END && matches!(metadata, Metadata::Settled { fed: LOG_END, .. }))
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Duration;
 
 use clickhouse_sink::Feed;
 use exactly_once_kafka::transactions::Work;
@@ -65,7 +64,8 @@ impl LaneLoop {
                 deadline_ms,
                 token,
                 feeds,
-            } => self.deliver(batch, (deadline_ms, token), &feeds),
+                begins,
+            } => self.deliver(batch, (deadline_ms, token), &feeds, begins),
             Action::Done(batch) => self.done(batch),
             Action::Drop(batch) => {
                 if let Some(task) = self.batches.remove(&batch).and_then(|held| held.task) {
@@ -94,26 +94,6 @@ impl LaneLoop {
             Ok(transactor) => self.transactor = Some(transactor),
             Err(error) => tracing::error!(lane = self.settings.slot, %error, "no producer"),
         }
-    }
-
-    /// Reads on a thread of its own: it may have to wait while a transaction is open.
-    fn read_offsets(&self, group: &Group, epoch: u64, partitions: Vec<Partition>) {
-        let (reader, start, sender) = (group.reader(), self.settings.start, self.sender.clone());
-        let slot = self.settings.slot.clone();
-        self.shared.runtime.spawn_blocking(move || {
-            loop {
-                match reader.read(&partitions, start, Duration::from_secs(5)) {
-                    Ok(offsets) => return tell(&sender, Inbox::Offsets { epoch, offsets }),
-                    Err(error) => {
-                        tracing::info!(lane = slot, %error, "committed offsets cannot be read yet, asking again");
-                        std::thread::sleep(Duration::from_millis(100));
-                        if reader.abandoned() {
-                            return;
-                        }
-                    }
-                }
-            }
-        });
     }
 
     /// Makes librdkafka fetch from here: by the assignment itself if the group still waits for it, else by a seek.
@@ -204,10 +184,12 @@ impl LaneLoop {
 
     fn stop(&mut self, group: &Group, partition: Partition, code: StopCode) -> Result<(), LaneError> {
         let topic = self.topics.name(partition).to_string();
+        let found = self.found.get(&partition).map(String::as_str).unwrap_or_default();
         tracing::error!(
             code = code.code(),
             topic,
             partition = partition.partition,
+            found,
             "partition stopped: {}; see docs/errors/{}.md",
             code.explain(),
             code.code()
@@ -275,7 +257,13 @@ impl LaneLoop {
         messages
     }
 
-    fn deliver(&mut self, batch: BatchId, (deadline_ms, token): (Option<i64>, u64), feeds: &[Range]) {
+    fn deliver(
+        &mut self,
+        batch: BatchId,
+        (deadline_ms, token): (Option<i64>, u64),
+        feeds: &[Range],
+        begins: Vec<(Partition, u64)>,
+    ) {
         if batch >= FEEDING {
             self.batches.insert(batch, Held::nothing());
         }
@@ -297,6 +285,7 @@ impl LaneLoop {
             deadline_ms,
             shipments,
             feeds,
+            begins,
         };
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {

@@ -7,6 +7,7 @@
 //! still heartbeats and takes part in rebalances. Nothing in the loop blocks but a sleep of [`IDLE`] where
 //! nothing came, and `seek`, which the client library answers from memory.
 
+mod reading;
 mod flow;
 mod closing;
 mod settling;
@@ -21,7 +22,9 @@ use std::time::{Duration, Instant};
 
 use exactly_once_kafka::transactions::Recipe;
 use exactly_once_kafka::{Answer, Connection, Group, Moved, Polled, Start, Topics, Transactor, Unanswered};
-use exactly_once_protocol::{BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode};
+use exactly_once_protocol::{
+    BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode, sink_id,
+};
 use rules::Revision;
 use thiserror::Error;
 
@@ -128,6 +131,8 @@ pub enum Inbox {
         /// The schema, or why there is none.
         schema: Result<Arc<registry_cache::Schema>, String>,
     },
+    /// A source's topic was deleted and made again.
+    TopicReplaced(u16),
     /// Newer shapes, newer rules, or both.
     Model(Arc<Model>, Arc<Revision>),
     /// Finish what is in flight and leave.
@@ -208,6 +213,10 @@ pub struct LaneLoop {
     unknown: BTreeMap<u32, Instant>,
     asking: BTreeMap<u32, u32>,
     brake: Brake,
+    /// What was found of a partition when the group gave it, in words.
+    found: BTreeMap<Partition, String>,
+    /// Kafka's id of each topic when its partitions were taken.
+    topic_ids: BTreeMap<u16, u128>,
     /// Partitions that the health names as stopped.
     stopped: BTreeSet<Partition>,
     left: bool,
@@ -245,6 +254,7 @@ impl LaneLoop {
             hand_back_wait_ms: pipeline.limits.poll_interval_max.as_millis() as u64 / 4,
             transaction_watchdog_ms: pipeline.limits.transaction_timeout.as_millis() as u64 + 5_000,
             pipeline: pipeline.revision,
+            sinks: pipeline.sinks.grpc.iter().map(|sink| sink_id(&sink.name)).collect(),
             token_seed: xxhash_rust::xxh3::xxh3_64(seed.as_bytes()),
         });
         let brake = Brake::new(pipeline.dead_letters.brake);
@@ -277,6 +287,8 @@ impl LaneLoop {
             unknown: BTreeMap::new(),
             asking: BTreeMap::new(),
             brake,
+            found: BTreeMap::new(),
+            topic_ids: BTreeMap::new(),
             stopped: BTreeSet::new(),
             left: false,
             events: VecDeque::new(),
@@ -309,7 +321,7 @@ impl LaneLoop {
     }
 
     fn turn_until_left(&mut self, group: &Group) -> Result<(), LaneError> {
-        let (mut ticked, mut reported) = (Instant::now(), Instant::now());
+        let (mut ticked, mut reported, mut looked) = (Instant::now(), Instant::now(), Instant::now());
         while !self.left {
             self.take_records(group)?;
             self.take_moves(group)?;
@@ -329,6 +341,10 @@ impl LaneLoop {
             if reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 self.report(group);
+            }
+            if looked.elapsed() >= reading::TOPICS_EVERY {
+                looked = Instant::now();
+                self.look_at_topics(group);
             }
         }
         Ok(())
@@ -434,7 +450,8 @@ impl LaneLoop {
         }
         while let Ok(message) = self.inbox.try_recv() {
             match message {
-                Inbox::Offsets { epoch, offsets } => self.events.push_back(Event::OffsetsRead { epoch, offsets }),
+                Inbox::Offsets { epoch, offsets } => self.offsets(epoch, offsets),
+                Inbox::TopicReplaced(topic) => self.topic_replaced(topic),
                 Inbox::Delivered { batch, outcome } => {
                     // The next batch is closed first, so that its promise rides in this one's commit.
                     if outcome == Delivered::Clean && self.machine.standing().waiting == 0 && self.ripe() {

@@ -1,0 +1,103 @@
+//! The group's offsets, as an administrator's tools read and write them.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use crate::Scenario;
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Fields of metadata that holds a promise.
+const PROMISE_FIELDS: usize = 16;
+
+/// One committed offset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// Its metadata.
+    pub metadata: String,
+}
+
+impl Scenario<'_> {
+    fn group(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.stack.kafka)
+            .set("group.id", &self.pipeline.name)
+            .set("isolation.level", "read_committed");
+        config
+    }
+
+    /// Every offset that the group has committed.
+    pub fn committed(&self) -> Vec<Committed> {
+        let consumer: BaseConsumer = self.group().create().unwrap();
+        let mut all = TopicPartitionList::new();
+        for source in &self.pipeline.sources {
+            all.add_partition_range(&source.topic, 0, i32::try_from(source.partitions).unwrap() - 1);
+        }
+        let committed = consumer.committed_offsets(all, ANSWER_WITHIN).unwrap();
+        let one = |one: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match one.offset() {
+            Offset::Offset(offset) => Some(Committed {
+                topic: one.topic().to_owned(),
+                partition: one.partition(),
+                offset,
+                metadata: one.metadata().to_owned(),
+            }),
+            _ => None,
+        };
+        committed.elements().into_iter().filter_map(one).collect()
+    }
+
+    /// The promises that stand in the group's committed offsets, each with its topic and partition.
+    pub fn promises(&self) -> Vec<String> {
+        let promise = |one: Committed| {
+            let fields = one.metadata.split(';').count();
+            (fields == PROMISE_FIELDS).then(|| format!("{}/{}: {}", one.topic, one.partition, one.metadata))
+        };
+        self.committed().into_iter().filter_map(promise).collect()
+    }
+
+    /// Writes an offset of the group, which must have no members.
+    pub fn commit(&self, to: &Committed) {
+        let consumer: BaseConsumer = self.group().create().unwrap();
+        let mut list = TopicPartitionList::new();
+        let mut element = list.add_partition(&to.topic, to.partition);
+        element.set_offset(Offset::Offset(to.offset)).unwrap();
+        element.set_metadata(to.metadata.clone());
+        consumer.commit(&list, CommitMode::Sync).unwrap();
+    }
+
+    /// Removes the group with all its offsets; it must have no members.
+    pub async fn forget_group(&self) {
+        let admin: AdminClient<DefaultClientContext> = self.group().create().unwrap();
+        let deleted = admin
+            .delete_groups(&[&self.pipeline.name], &AdminOptions::new())
+            .await
+            .unwrap();
+        deleted[0].as_ref().unwrap();
+    }
+
+    /// Deletes a topic and makes it again with the same partitions.
+    pub async fn make_again(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.group().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        admin.delete_topics(&[topic], &options).await.unwrap()[0]
+            .as_ref()
+            .unwrap();
+        crate::until(format!("{topic} to be gone"), ANSWER_WITHIN, async || {
+            let consumer: BaseConsumer = self.group().create().unwrap();
+            let metadata = consumer.fetch_metadata(None, ANSWER_WITHIN).unwrap();
+            (!metadata.topics().iter().any(|there| there.name() == topic)).then_some(())
+        })
+        .await;
+        self.sluice(&["schema", "apply"]).await;
+    }
+}

@@ -1,0 +1,132 @@
+//! Offsets, topics and ledgers that somebody else has changed: the partition stops and says why, and a command goes on.
+
+use std::path::Path;
+use std::time::Duration;
+
+use end_to_end::shop::Rules;
+use end_to_end::{Committed, run};
+
+/// For readable times.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Scenario: after a load the workers are stopped. An administrator sets one offset back; later the whole group is removed.
+/// Guarantees: the partition stops (SLU-110), the others go on; without offsets every partition that sinks know stops
+/// (SLU-109); no event is delivered twice; `sluice partitions start` refuses an offset that sinks contradict, and with the
+/// right ones everything goes on as if nothing had happened.
+#[test]
+fn offsets_that_somebody_else_has_set_stop_their_partitions() {
+    run("foreign", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let first = scenario.drive(scenario.load_of(500.0, 4 * SECOND, 1)).finished().await;
+        scenario.verified(&[&first]).await;
+        let begun = |all: Vec<Committed>| all.into_iter().find(|one| one.offset > 3).unwrap();
+        let one = begun(scenario.committed());
+        let (name, at) = (format!("{}/{}", one.topic, one.partition), one.offset.to_string());
+        let busy = scenario.refused(&["partitions", "start", &name, "--at", &at]).await;
+        assert!(busy.contains("has members"), "{busy}");
+        scenario.stop("worker-a").await;
+
+        let one = begun(scenario.committed());
+        let reset = Committed {
+            offset: one.offset - 3,
+            metadata: String::new(),
+            ..one.clone()
+        };
+        scenario.commit(&reset);
+        scenario.start_waiting_worker("worker-a", "SLU-110").await;
+        let listed = scenario.refused(&["partitions", "list"]).await;
+        assert_eq!(
+            listed.matches("SLU-110").count(),
+            2,
+            "one line, which names code and page\n{listed}"
+        );
+        scenario.stop("worker-a").await;
+        let back = reset.offset.to_string();
+        let refused = scenario.refused(&["partitions", "start", &name, "--at", &back]).await;
+        assert!(
+            refused.contains("SLU-109") && refused.contains("cursor of `billing`"),
+            "{refused}"
+        );
+        scenario.sluice(&["partitions", "start", &name, "--at", &at]).await;
+        scenario.start_worker("worker-a").await;
+        let second = scenario.drive(scenario.load_of(500.0, 4 * SECOND, 2)).finished().await;
+        scenario.verified(&[&first, &second]).await;
+        scenario.stop("worker-a").await;
+
+        let right = scenario.committed();
+        scenario.forget_group().await;
+        scenario.start_waiting_worker("worker-a", "SLU-109").await;
+        scenario.stop("worker-a").await;
+        for one in right.iter().filter(|one| one.offset > 0) {
+            let (name, at) = (format!("{}/{}", one.topic, one.partition), one.offset.to_string());
+            scenario.sluice(&["partitions", "start", &name, "--at", &at]).await;
+        }
+        scenario.start_worker("worker-a").await;
+        let third = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 3)).finished().await;
+        scenario.verified(&[&first, &second, &third]).await;
+    });
+}
+
+/// The ledger's file, with what SQLite keeps beside it.
+fn move_ledger(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_string_lossy().starts_with("billing.sqlite") {
+            std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
+}
+
+/// Scenario: the billing service starts with an empty ledger, as after a lost disk; then with the right one again.
+/// Guarantees: nothing begins anew (SLU-105), no charge is missing or doubled.
+#[test]
+fn a_lost_ledger_is_no_new_sink() {
+    run("ledger", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let first = scenario.drive(scenario.load_of(500.0, 3 * SECOND, 1)).finished().await;
+        scenario.verified(&[&first]).await;
+        scenario.stop("worker-a").await;
+        scenario.stop("billing").await;
+        let state = scenario.dir.join("state");
+        let aside = scenario.dir.join("aside");
+        move_ledger(&state, &aside);
+        scenario.start_billing().await;
+        scenario.start_waiting_worker("worker-a", "SLU-105").await;
+        scenario.stop("worker-a").await;
+        scenario.stop("billing").await;
+        move_ledger(&state, &scenario.dir.join("empty"));
+        move_ledger(&aside, &state);
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let second = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 2)).finished().await;
+        scenario.verified(&[&first, &second]).await;
+    });
+}
+
+/// Scenario: a topic is deleted and made again, once while no worker runs, once while one runs.
+/// Guarantees: its partitions stop and the others go on: a worker that runs notices the other id (SLU-108), one that starts
+/// finds that Kafka has dropped the offsets with the topic, and that sinks know it (SLU-109).
+#[test]
+fn a_topic_that_was_made_again_is_another_topic() {
+    run("again", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let first = scenario.drive(scenario.load_of(500.0, 3 * SECOND, 1)).finished().await;
+        scenario.verified(&[&first]).await;
+        let (running, stopped) = (&scenario.pipeline.sources[0], &scenario.pipeline.sources[1]);
+        let (running, stopped) = (running.topic.clone(), stopped.topic.clone());
+        scenario.make_again(&running).await;
+        let said = scenario.waits("worker-a", "SLU-108").await;
+        assert!(said.contains(&running) && !said.contains(&stopped), "{said}");
+        scenario.stop("worker-a").await;
+        scenario.make_again(&stopped).await;
+        let said = scenario.start_waiting_worker("worker-a", &format!("{stopped}/")).await;
+        assert!(said.contains("SLU-109"), "{said}");
+    });
+}

@@ -1,0 +1,285 @@
+//! Where a pipeline's partitions stand, for operators; and how one is started elsewhere while no worker runs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use exactly_once_kafka::{Operator, Topics};
+use exactly_once_protocol::{Cursor, Marks, Metadata, Partition, Stored, disagreement};
+use pipeline::Pipeline;
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::metrics::Metrics;
+use crate::model::tables_of;
+use crate::sinks::Sinks;
+use crate::witnesses::{WitnessError, described, witnesses};
+use crate::worker::{WorkerError, clickhouse, connection, start};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A transaction that is open on an offset ends within its own timeout.
+const READABLE_WITHIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+/// One partition.
+#[derive(Debug, Clone, Serialize)]
+pub struct PartitionState {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: i32,
+    /// The committed offset.
+    pub committed: Option<i64>,
+    /// The end of the range that is promised from the committed offset on.
+    pub promised_to: Option<i64>,
+    /// The oldest offset that the topic still has.
+    pub oldest: i64,
+    /// Behind the newest record.
+    pub end: i64,
+    /// The code with which a worker that takes the partition stops it at once.
+    pub stops: Option<&'static str>,
+    /// What offset and sinks say, in words.
+    pub found: String,
+}
+
+/// What became of a start.
+#[derive(Debug, Clone, Serialize)]
+pub struct Started {
+    /// What was there before, in words: a promise is named nowhere else from now on.
+    pub before: String,
+    /// Where the partition goes on.
+    pub at: i64,
+}
+
+/// Why nothing was found out or changed.
+#[derive(Debug, Error)]
+pub enum PartitionsError {
+    /// The pipeline file lacks an address, or a secret cannot be read.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// A gRPC sink's address is unusable.
+    #[error("gRPC sink: {0}")]
+    Endpoint(#[from] tonic::transport::Error),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] exactly_once_kafka::Error),
+    /// Kafka does not answer.
+    #[error("kafka: {0}")]
+    Unanswered(String),
+    /// A sink could not be asked.
+    #[error("{0}: start the sink, and ask again")]
+    Sink(#[from] WitnessError),
+    /// Not a partition of the pipeline's.
+    #[error("{topic}/{partition} is no partition of a source of this pipeline; there are: {known}")]
+    Unknown {
+        /// As given.
+        topic: String,
+        /// As given.
+        partition: i32,
+        /// Topics with their numbers of partitions.
+        known: String,
+    },
+    /// The log does not have the offset.
+    #[error("{at} is outside of what the topic has, {oldest} to {end}: a worker could not read it")]
+    Outside {
+        /// As given.
+        at: i64,
+        /// The oldest offset.
+        oldest: i64,
+        /// Behind the newest record.
+        end: i64,
+    },
+    /// A worker would stop the partition at once.
+    #[error("nothing was changed, because a worker would stop the partition there with {code}: {found}\n{remedy}")]
+    Stops {
+        /// The code.
+        code: &'static str,
+        /// What sinks have.
+        found: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// A pipeline's partitions.
+pub struct Partitions {
+    pipeline: Arc<Pipeline>,
+    topics: Topics,
+    operator: Operator,
+    sinks: Sinks,
+}
+
+impl Partitions {
+    /// Connects lazily.
+    pub fn of(pipeline: Pipeline) -> Result<Partitions, PartitionsError> {
+        let pipeline = Arc::new(pipeline);
+        let kafka = pipeline
+            .connections
+            .kafka
+            .as_ref()
+            .ok_or(WorkerError::NoAddress("kafka"))?;
+        let topics = Topics::new(pipeline.sources.iter().map(|source| source.topic.clone()).collect());
+        let operator = Operator::new(&connection(&pipeline, kafka, "partitions")?, &topics)?;
+        let metrics = Arc::new(Metrics::new(&mut serve::registry()));
+        let health = serve::Health::new("partitions");
+        let sinks = Sinks::new(Arc::clone(&pipeline), clickhouse(&pipeline)?, health, metrics)?;
+        Ok(Partitions {
+            pipeline,
+            topics,
+            operator,
+            sinks,
+        })
+    }
+
+    /// Where every partition stands. Blocks the thread while Kafka answers.
+    pub async fn list(&self) -> Result<Vec<PartitionState>, PartitionsError> {
+        let partitions = self.operator.partitions(ANSWER_WITHIN)?;
+        let mut states = Vec::new();
+        for (partition, stored) in self.stored(&partitions).await? {
+            let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
+            let promised_to = match &stored.metadata {
+                Ok(Metadata::Promised(promise)) if promise.end > promise.start => Some(promise.end),
+                _ => None,
+            };
+            let stops = match &stored.metadata {
+                Err(_) => Some(exactly_once_protocol::StopCode::PromiseUnreadable),
+                Ok(_) => disagreement(&stored).err(),
+            };
+            states.push(PartitionState {
+                topic: self.topics.name(partition).to_owned(),
+                partition: partition.partition,
+                committed: stored.committed.then_some(stored.offset),
+                promised_to,
+                oldest,
+                end,
+                stops: stops.map(exactly_once_protocol::StopCode::code),
+                found: described(&self.pipeline, &stored),
+            });
+        }
+        Ok(states)
+    }
+
+    /// Lets a partition go on at `at`, whatever is committed or promised now. Refused while workers run, and where a worker
+    /// would stop at once because sinks have something else.
+    pub async fn start(&self, topic: &str, partition: i32, at: i64) -> Result<Started, PartitionsError> {
+        let partitions = self.operator.partitions(ANSWER_WITHIN)?;
+        let wanted = |one: &&Partition| self.topics.name(**one) == topic && one.partition == partition;
+        let Some(partition) = partitions.iter().find(wanted).copied() else {
+            return Err(self.unknown(topic, partition, &partitions));
+        };
+        let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
+        if !(oldest..=end).contains(&at) {
+            return Err(PartitionsError::Outside { at, oldest, end });
+        }
+        let before = self.stored(&[partition]).await?;
+        let before = before
+            .first()
+            .map(|(_, stored)| described(&self.pipeline, stored))
+            .unwrap_or_default();
+        let topics = self.topic_ids(&[partition])?;
+        let told = witnesses(&self.sinks, &topics, &[(partition, at)])
+            .await?
+            .remove(&partition);
+        let has = |(sink, cursor): &(u64, Cursor)| matches!(cursor, Cursor::At(_)).then_some(*sink);
+        let mut sinks: Vec<u64> = told
+            .iter()
+            .flat_map(|told| told.cursors.iter().filter_map(has))
+            .collect();
+        sinks.sort_unstable();
+        let marks = Marks {
+            topic: topics.get(&partition.topic).copied(),
+            sinks,
+        };
+        let metadata = Metadata::Settled { marks, fed: at };
+        let stored = Stored {
+            offset: at,
+            committed: true,
+            metadata: Ok(metadata.clone()),
+            witnesses: told,
+        };
+        if let Err(code) = disagreement(&stored) {
+            return Err(PartitionsError::Stops {
+                code: code.code(),
+                found: described(&self.pipeline, &stored),
+                remedy: self.remedy(partition, &stored),
+            });
+        }
+        self.operator.commit(partition, at, &metadata)?;
+        Ok(Started { before, at })
+    }
+
+    /// With what sinks have of them.
+    async fn stored(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Stored)>, PartitionsError> {
+        let (reader, first) = (self.operator.reader(), start(&self.pipeline));
+        let until = Instant::now() + READABLE_WITHIN;
+        let mut offsets = loop {
+            match reader.read(partitions, first, ANSWER_WITHIN) {
+                Ok(offsets) => break offsets,
+                Err(error) if Instant::now() >= until => return Err(PartitionsError::Unanswered(error.to_string())),
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        };
+        let topics = self.topic_ids(partitions)?;
+        let reaches: Vec<(Partition, i64)> = offsets
+            .iter()
+            .map(|(partition, stored)| (*partition, stored.reach()))
+            .collect();
+        let mut told = witnesses(&self.sinks, &topics, &reaches).await?;
+        for (partition, stored) in &mut offsets {
+            stored.witnesses = told.remove(partition);
+        }
+        Ok(offsets)
+    }
+
+    fn topic_ids(&self, partitions: &[Partition]) -> Result<std::collections::BTreeMap<u16, u128>, PartitionsError> {
+        let asked = self.operator.reader().topic_ids(partitions, ANSWER_WITHIN);
+        asked.map_err(|error| PartitionsError::Unanswered(error.to_string()))
+    }
+
+    fn unknown(&self, topic: &str, partition: i32, partitions: &[Partition]) -> PartitionsError {
+        let sources = self.pipeline.sources.iter().map(|source| {
+            let of = |one: &&Partition| self.topics.name(**one) == source.topic;
+            format!(
+                "{} (0 to {})",
+                source.topic,
+                partitions.iter().filter(of).count().saturating_sub(1)
+            )
+        });
+        PartitionsError::Unknown {
+            topic: topic.to_owned(),
+            partition,
+            known: sources.collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    fn remedy(&self, partition: Partition, stored: &Stored) -> String {
+        let Some(told) = &stored.witnesses else {
+            return String::new();
+        };
+        let source = &self.pipeline.sources[usize::from(partition.topic)];
+        let (topic, number, at) = (&source.topic, partition.partition, stored.offset);
+        let mut lines = Vec::new();
+        if let Some(row) = told.row_beyond {
+            lines.push(format!(
+                "start behind the last row ({}), or take the rows from {at} on out of ClickHouse first:",
+                row + 1
+            ));
+            let database = &self.pipeline.connections.clickhouse.database;
+            lines.extend(tables_of(&self.pipeline, source).map(|table| {
+                format!(
+                    "  ALTER TABLE `{database}`.`{table}` DELETE WHERE _topic = '{topic}' AND _partition = {number} \
+                     AND _offset >= {at} SETTINGS mutations_sync = 2"
+                )
+            }));
+        }
+        for ((_, cursor), sink) in told.cursors.iter().zip(&self.pipeline.sinks.grpc) {
+            match cursor {
+                Cursor::At(cursor) if *cursor != at => lines.push(format!(
+                    "start at the cursor of `{}` ({cursor}), or move that cursor in the sink's own store",
+                    sink.name
+                )),
+                _ => {}
+            }
+        }
+        lines.join("\n")
+    }
+}

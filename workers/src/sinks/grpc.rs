@@ -1,0 +1,199 @@
+//! gRPC sinks: ranges with their charges, repeated until they are answered; and up to where a sink has got them.
+
+use std::collections::BTreeSet;
+
+use exactly_once_protocol::{Cursor, Delivered, Partition, StopCode, sink_id};
+use pipeline::GrpcSink;
+use prost::Message as _;
+use proto::delivery::v1::delivery_client::DeliveryClient;
+use proto::delivery::v1::outcome::Kind;
+use proto::delivery::v1::{DeliverRequest, GetCursorsRequest, Part, Source};
+use tonic::Code;
+use tonic::transport::Channel;
+
+use super::{Delivery, RETRY_FIRST, RETRY_MAX, Sinks};
+use crate::records::charges_digest;
+
+/// A gRPC call that takes longer is repeated: the receiver answers `already applied` if it had worked.
+const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// One gRPC sink.
+pub(super) struct Grpc {
+    settings: GrpcSink,
+    /// How promises and marks name it.
+    id: u64,
+    client: DeliveryClient<Channel>,
+}
+
+impl Grpc {
+    /// Connects lazily.
+    pub(super) fn new(settings: &GrpcSink) -> Result<Grpc, tonic::transport::Error> {
+        let endpoint = crate::endpoint::endpoint(&settings.url, settings.tls.as_ref())?;
+        let client = DeliveryClient::new(endpoint.connect_lazy())
+            .max_encoding_message_size(settings.message_bytes_max)
+            .max_decoding_message_size(settings.message_bytes_max);
+        Ok(Grpc {
+            settings: settings.clone(),
+            id: sink_id(&settings.name),
+            client,
+        })
+    }
+}
+
+impl Sinks {
+    /// Up to where each gRPC sink has each of the partitions. Fails if one does not answer: ask again.
+    pub async fn cursors(&self, partitions: &[Partition]) -> Result<Vec<Vec<(u64, Cursor)>>, tonic::Status> {
+        let mut cursors = vec![Vec::new(); partitions.len()];
+        for sink in &self.grpc {
+            let sources = partitions.iter().map(|partition| Source {
+                topic: self.pipeline.sources[usize::from(partition.topic)].topic.clone(),
+                partition: partition.partition,
+            });
+            let mut request = tonic::Request::new(GetCursorsRequest {
+                pipeline: self.pipeline.name.clone(),
+                sources: sources.collect(),
+            });
+            request.set_timeout(CALL_TIMEOUT);
+            let told = match sink.client.clone().get_cursors(request).await {
+                Ok(answer) => answer.into_inner().cursors,
+                Err(status) if status.code() == Code::Unimplemented => {
+                    cursors.iter_mut().for_each(|all| all.push((sink.id, Cursor::Untold)));
+                    continue;
+                }
+                Err(status) => {
+                    self.health.part(&sink.settings.name).ready(false, status.message());
+                    return Err(status);
+                }
+            };
+            if told.len() != partitions.len() {
+                return Err(tonic::Status::internal(
+                    "the sink tells another number of cursors than was asked for",
+                ));
+            }
+            self.health.part(&sink.settings.name).ready(true, "");
+            for (all, cursor) in cursors.iter_mut().zip(told) {
+                all.push((sink.id, cursor.offset.map_or(Cursor::Nothing, Cursor::At)));
+            }
+        }
+        Ok(cursors)
+    }
+
+    pub(super) async fn call(&self, sink: &Grpc, delivery: &Delivery) -> Delivered {
+        let mut impossible = Vec::new();
+        for parts in self.messages(sink, delivery) {
+            impossible.extend(self.send(sink, parts).await);
+        }
+        if impossible.is_empty() {
+            Delivered::Clean
+        } else {
+            Delivered::Impossible(impossible)
+        }
+    }
+
+    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
+    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
+        let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
+        let begins: BTreeSet<Partition> = begins.map(|(partition, _)| *partition).collect();
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        let mut parts = Vec::new();
+        for output in delivery.shipments.iter().flat_map(|shipment| {
+            shipment
+                .outputs
+                .ranges
+                .iter()
+                .map(|range| (&shipment.outputs, range.range))
+        }) {
+            let (outputs, range) = output;
+            let charges = outputs.charges.get(&range.partition).cloned().unwrap_or_default();
+            let part = Part {
+                topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
+                partition: range.partition.partition,
+                start: range.start,
+                end: range.end,
+                digest: charges_digest(&charges),
+                charges,
+                first: begins.contains(&range.partition),
+            };
+            let length = part.encoded_len() + 16;
+            if bytes + length > sink.settings.message_bytes_max * 9 / 10 && !parts.is_empty() {
+                messages.push(std::mem::take(&mut parts));
+                bytes = 0;
+            }
+            bytes += length;
+            parts.push((range.partition, part));
+        }
+        if !parts.is_empty() {
+            messages.push(parts);
+        }
+        messages
+    }
+
+    /// Repeats one message until the sink answers: its cursor makes that harmless, and a sink that is down is waited for.
+    async fn send(&self, sink: &Grpc, parts: Vec<(Partition, Part)>) -> Vec<(Partition, StopCode)> {
+        let mut impossible = Vec::new();
+        let mut pause = RETRY_FIRST;
+        loop {
+            let request = DeliverRequest {
+                pipeline: self.pipeline.name.clone(),
+                parts: parts.iter().map(|(_, part)| part.clone()).collect(),
+            };
+            let mut request = tonic::Request::new(request);
+            request.set_timeout(CALL_TIMEOUT);
+            let began = std::time::Instant::now();
+            match sink.client.clone().deliver(request).await {
+                Ok(answer) if answer.get_ref().outcomes.len() == parts.len() => {
+                    self.metrics.delivered(&sink.settings.name, began.elapsed());
+                    self.health.part(&sink.settings.name).ready(true, "");
+                    judge(sink, &parts, &answer.into_inner().outcomes, &mut impossible);
+                    return impossible;
+                }
+                Ok(_) => tracing::error!(
+                    sink = sink.settings.name,
+                    "the sink answered another number of parts than it got"
+                ),
+                Err(status) => {
+                    tracing::warn!(sink = sink.settings.name, %status, "gRPC sink does not answer; trying again");
+                    self.health.part(&sink.settings.name).ready(false, status.message());
+                }
+            }
+            self.metrics.delivery_failed(&sink.settings.name);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+}
+
+/// Notes which partitions the sink can never take.
+fn judge(
+    sink: &Grpc,
+    parts: &[(Partition, Part)],
+    outcomes: &[proto::delivery::v1::Outcome],
+    impossible: &mut Vec<(Partition, StopCode)>,
+) {
+    for ((partition, part), outcome) in parts.iter().zip(outcomes) {
+        match outcome.kind() {
+            Kind::Applied | Kind::AlreadyApplied => {}
+            Kind::Gap => {
+                tracing::error!(
+                    sink = sink.settings.name,
+                    topic = part.topic,
+                    partition = part.partition,
+                    reason = outcome.reason,
+                    "gap"
+                );
+                impossible.push((*partition, StopCode::SinkGap));
+            }
+            Kind::Conflict | Kind::Unspecified => {
+                tracing::error!(
+                    sink = sink.settings.name,
+                    topic = part.topic,
+                    partition = part.partition,
+                    reason = outcome.reason,
+                    "conflict"
+                );
+                impossible.push((*partition, StopCode::SinkConflict));
+            }
+        }
+    }
+}
