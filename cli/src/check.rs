@@ -4,6 +4,14 @@ use crate::{Common, Failure, target};
 
 pub async fn run(common: &Common) -> Result<(), Failure> {
     let pipeline = target::load(common).await?;
+    if let pipeline::RulesFrom::Dir(dir) = &pipeline.connections.rules
+        && !dir.is_dir()
+    {
+        return Err(Failure::Error(format!(
+            "connections.rules.dir: there is no directory {}: a worker would not start",
+            dir.display()
+        )));
+    }
     let summary = serde_json::json!({
         "pipeline": pipeline.name,
         "revision": format!("{:016x}", pipeline.revision),
@@ -16,18 +24,22 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         println!("{summary}");
     } else {
         println!(
-            "{}: pipeline `{}` is right: {} sources, {} tables, {} rollups",
+            "{}: pipeline `{}` is right: {}, {}, {}",
             common.pipeline.display(),
             pipeline.name,
-            pipeline.sources.len(),
-            pipeline.tables.len(),
-            pipeline.rollups.len()
+            counted(pipeline.sources.len(), "source"),
+            counted(pipeline.tables.len(), "table"),
+            counted(pipeline.rollups.len(), "rollup")
         );
         for part in missing(&pipeline) {
             println!("  connections.{part} has no address: `sluice up` starts a development one");
         }
     }
     Ok(())
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Connections for which neither the file nor a running stack has an address.

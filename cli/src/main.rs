@@ -6,6 +6,7 @@ mod target;
 mod check;
 mod topics;
 mod schema;
+mod produce;
 mod partitions;
 mod rules;
 mod roles;
@@ -61,6 +62,8 @@ enum Command {
     /// Topics, tables and rollups from the pipeline file; Avro schemas into the registry
     #[command(subcommand)]
     Schema(schema::SchemaCommand),
+    /// Produce events from JSON, one on a line, with the newest schema of the topic
+    Produce(produce::ProduceArgs),
     /// Show where partitions stand, or start one elsewhere
     #[command(subcommand)]
     Partitions(partitions::PartitionsCommand),
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
     if let Some(done) = devstack::hidden_main(std::env::args_os()) {
         return done;
     }
+    quiet_when_nobody_reads();
     let cli = Cli::parse();
     serve::logs(cli.log_json);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -108,6 +112,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// `println!` panics when nobody reads any more (`sluice ... | head`). That is the reader's decision: as with a program that
+/// takes SIGPIPE, the shell sees 141.
+fn quiet_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>();
+        if text.is_some_and(|text| text.starts_with("failed printing to stdout")) {
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
+}
+
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(args).await,
@@ -117,6 +134,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Check(common) => check::run(&common).await,
         Command::Rules(command) => rules::run(command).await,
         Command::Schema(command) => schema::run(command).await,
+        Command::Produce(args) => produce::run(args).await,
         Command::Partitions(command) => partitions::run(command).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Devstack(command) => stack::run(command).await,

@@ -1,6 +1,7 @@
 //! `sluice schema plan|apply|register`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Subcommand;
 use clickhouse_sink::schema as tables;
@@ -76,9 +77,20 @@ async fn wanted(
     for source in 0..pipeline.sources.len() {
         shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
     }
-    let desired = tables::desired(pipeline, &shapes)
-        .map_err(|refusals| refusals.iter().map(refusal).collect::<Vec<_>>().join("\n"))?;
+    if let Err(faults) = workers::model::Model::new(Arc::new(pipeline.clone()), shapes.clone(), 1) {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        return Err(Failure::Error(faults.join("\n")));
+    }
+    let desired = tables::desired(pipeline, &shapes).map_err(|refusals| lines(&refusals).join("\n"))?;
     Ok((missing, desired, workers::worker::clickhouse(pipeline)?))
+}
+
+/// Tables of one source share its faults: each is told once.
+fn lines(refusals: &[tables::Refusal]) -> Vec<String> {
+    let mut lines: Vec<String> = refusals.iter().map(refusal).collect();
+    let mut told = std::collections::BTreeSet::new();
+    lines.retain(|line| told.insert(line.clone()));
+    lines
 }
 
 fn refusal(refusal: &tables::Refusal) -> String {
@@ -106,8 +118,8 @@ fn print(missing: &[topics::Wanted], plan: &tables::Plan, json: bool, tense: &st
     for note in &plan.notes {
         println!("note: {note}");
     }
-    for one in &plan.refusals {
-        eprintln!("{}", refusal(one));
+    for line in lines(&plan.refusals) {
+        eprintln!("{line}");
     }
     if missing.is_empty() && plan.changes.is_empty() && plan.refusals.is_empty() {
         println!("nothing to change");

@@ -84,7 +84,8 @@ pub async fn create(pipeline: &Pipeline, topics: &[Wanted]) -> Result<(), Failur
     Ok(())
 }
 
-fn config(pipeline: &Pipeline) -> Result<ClientConfig, Failure> {
+/// How a client reaches the pipeline's Kafka.
+pub fn config(pipeline: &Pipeline) -> Result<ClientConfig, Failure> {
     let kafka = pipeline
         .connections
         .kafka

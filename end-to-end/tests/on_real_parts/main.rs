@@ -14,3 +14,4 @@ mod revisions;
 mod own_data;
 mod prerequisites;
 mod witnesses;
+mod produce;

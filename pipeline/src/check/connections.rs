@@ -67,11 +67,11 @@ pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, base_dir: &Path) -
 fn kafka(reader: Reader<'_>, base_dir: &Path) -> Kafka {
     let mut brokers = Vec::new();
     if let Some(item) = reader.required("brokers") {
-        let items = item.list().unwrap_or_default();
-        if items.is_empty() && item.list().is_some() {
+        let items = item.list();
+        if items.as_ref().is_some_and(Vec::is_empty) {
             item.fault("at least one broker is needed");
         }
-        for item in items {
+        for item in items.unwrap_or_default() {
             let Some(text) = item.text() else { continue };
             if item.checked(names::host_port(text)).is_some() {
                 brokers.push(text.to_owned());

@@ -421,6 +421,10 @@ connections:
     p.yaml:13:52: connections.clickhouse.database: should begin with a letter and have only a-z, A-Z, 0-9 and `_`, at most 127 of them
     p.yaml:14:23: connections.rules.url: rules come from a service (`url`) or from a directory (`dir`), not from both
     "#);
+    insta::assert_snapshot!(
+        faults_with("connections: {kafka: {brokers: a:1}}\n"),
+        @"p.yaml:6:32: connections.kafka.brokers: should be a list, is text"
+    );
 }
 
 #[test]

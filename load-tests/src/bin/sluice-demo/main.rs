@@ -260,7 +260,7 @@ async fn drive_and_verify(
     }
     println!(
         "\n{} events acknowledged by Kafka; draining and verifying",
-        driven.produced
+        acknowledged(&driven)
     );
     let latency = sampler.finish(Duration::from_secs(60)).await;
     let verified = verify(pipeline).await?;
@@ -279,6 +279,11 @@ fn warm_up(duration: Duration) -> Duration {
     (duration / 4).min(Duration::from_secs(10))
 }
 
+/// Everything that Kafka acknowledged: records that are broken on purpose are produced, too.
+fn acknowledged(driven: &drive::Report) -> u64 {
+    driven.produced + driven.poison.values().sum::<u64>()
+}
+
 fn report(
     driven: &drive::Report,
     latency: &Latency,
@@ -286,9 +291,10 @@ fn report(
     (kills, seed, duration): (u64, u64, Duration),
 ) -> Report {
     // What the verifier never saw in the log although Kafka had acknowledged it is lost, too.
-    let vanished = driven.produced.saturating_sub(verified.produced);
+    let produced = acknowledged(driven);
+    let vanished = produced.saturating_sub(verified.produced);
     Report {
-        produced: driven.produced,
+        produced,
         clickhouse_rows: verified.clickhouse_rows,
         alerts: verified.alerts,
         charges: verified.charges,

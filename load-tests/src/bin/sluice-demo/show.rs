@@ -61,7 +61,7 @@ impl Screen {
             );
         }
         self.lines += 1;
-        let acknowledged = progress.map_or(0, |progress| progress.acknowledged);
+        let acknowledged = progress.map_or(0, |progress| progress.acknowledged + progress.poison);
         let seconds = self.at.elapsed().as_secs_f64().max(0.001);
         let rate = (acknowledged.saturating_sub(self.acknowledged)) as f64 / seconds;
         self.acknowledged = acknowledged;
@@ -77,7 +77,9 @@ impl Screen {
             total("sluice_alerts_total"),
             total("sluice_charges_total"),
             total("sluice_dead_letters_total"),
-            self.last.get("sluice_lag_records").copied().unwrap_or(0.0),
+            self.last
+                .get("sluice_lag_records")
+                .map_or("-".to_owned(), f64::to_string),
             latency.p50,
             latency.p95,
         );
