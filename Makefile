@@ -15,12 +15,12 @@ TENANTS ?= 50
 KEEP ?=
 KILL ?=
 
-.PHONY: help demo stop test quick build fmt machine parts
+.PHONY: help demo stop test quick build fmt own machine parts
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
 
-demo: machine ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
+demo: machine own ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
 	@scripts/beside-fetch.sh cargo build --workspace --bins
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --duration $(DURATION) --rate $(RATE) --tenants $(TENANTS) \
 	  $(if $(filter-out 0,$(KEEP)),--keep) $(if $(filter-out 0,$(KILL)),--kill)
@@ -28,13 +28,13 @@ demo: machine ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KE
 stop: ## end what `make demo KEEP=1` left running
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-demo" --stop
 
-test: ## every check: format, lints, unit, contract and end-to-end tests
+test: own ## every check: format, lints, unit, contract and end-to-end tests
 	@scripts/checks.sh
 
-quick: ## unit tests only, while working
+quick: own ## unit tests only, while working
 	@cargo test --workspace --lib --exclude end-to-end
 
-build: ## every program, without the tests
+build: own ## every program, without the tests
 	@cargo build --workspace --bins
 
 fmt: ## format the code
@@ -42,6 +42,9 @@ fmt: ## format the code
 
 parts: machine ## only fetch Kafka, the registry and ClickHouse into the cache
 	@devstack/parts/fetch.sh
+
+own: # another clone's build is not this one's
+	@scripts/own-build.sh
 
 machine: # what the machine has to bring; installs it where it can
 	@scripts/machine.sh
