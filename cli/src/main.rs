@@ -6,6 +6,7 @@ mod target;
 mod check;
 mod topics;
 mod schema;
+mod producer;
 mod produce;
 mod partitions;
 mod rules;

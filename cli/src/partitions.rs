@@ -1,8 +1,10 @@
 //! `sluice partitions list|start`.
 
 use clap::Subcommand;
+use rdkafka::message::OwnedHeaders;
 use workers::partitions::{PartitionState, Partitions};
 
+use crate::producer::Producer;
 use crate::{Common, Failure, target};
 
 #[derive(Subcommand)]
@@ -79,14 +81,22 @@ async fn start(partition: &str, at: i64, common: &Common) -> Result<(), Failure>
             "{partition} is no partition: write TOPIC/PARTITION, for example order.created/3"
         )));
     };
-    let started = Partitions::of(target::load(common).await?)?
-        .start(topic, number, at)
-        .await?;
+    let pipeline = target::load(common).await?;
+    let partitions = Partitions::of(pipeline.clone())?;
+    let planned = partitions.plan(topic, number, at).await?;
+    let producer = Producer::of(&pipeline)?;
+    let (audit, record) = (&pipeline.audit.topic, partitions.audit(&planned));
+    producer.send(audit, Some(partition), &record, OwnedHeaders::new())?;
+    producer.finish()?;
+    partitions.start(&planned)?;
     if common.json {
-        println!("{}", serde_json::to_string_pretty(&started)?);
+        println!(
+            "{}",
+            serde_json::json!({"partition": partition, "before": planned.before, "at": planned.at})
+        );
     } else {
-        println!("{partition}: was: {}", started.before);
-        println!("{partition}: a worker goes on at {}", started.at);
+        println!("{partition}: was: {}", planned.before);
+        println!("{partition}: a worker goes on at {}", planned.at);
     }
     Ok(())
 }

@@ -3,9 +3,6 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use apache_avro::Schema;
 use apache_avro::schema::{RecordSchema, UnionSchema};
@@ -13,15 +10,10 @@ use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
 use clap::Args;
 use pipeline::{SchemaIdFrom, Source};
-use rdkafka::ClientContext;
-use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
-use rdkafka::types::RDKafkaErrorCode;
 
-use crate::{Common, Failure, target, topics};
-
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+use crate::producer::Producer;
+use crate::{Common, Failure, target};
 
 #[derive(Args)]
 pub struct ProduceArgs {
@@ -45,28 +37,6 @@ struct Recipe<'a> {
 struct Record {
     key: Option<String>,
     payload: Vec<u8>,
-}
-
-/// What Kafka said of the events that were sent.
-#[derive(Default)]
-struct Answers {
-    acknowledged: AtomicU64,
-    refused: Mutex<Option<KafkaError>>,
-}
-
-impl ClientContext for Answers {}
-
-impl ProducerContext for Answers {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, _opaque: ()) {
-        match result {
-            Ok(_) => {
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
-            }
-            Err((error, _)) => *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone()),
-        }
-    }
 }
 
 pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
@@ -93,10 +63,7 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
         Some(file) => Box::new(std::fs::File::open(file).map_err(|error| format!("{}: {error}", file.display()))?),
         None => Box::new(std::io::stdin()),
     };
-    let producer: ThreadedProducer<Answers> = topics::config(&pipeline)?
-        .set("enable.idempotence", "true")
-        .set("message.max.bytes", "104857600")
-        .create_with_context(Answers::default())?;
+    let producer = Producer::of(&pipeline)?;
     let mut faults = 0_u64;
     for (number, line) in BufReader::new(input).lines().enumerate() {
         let line = line?;
@@ -111,15 +78,7 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
             }
         }
     }
-    producer.flush(ANSWER_WITHIN)?;
-    let answers = producer.context();
-    if let Some(error) = answers.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        return Err(Failure::Error(format!(
-            "{}: Kafka refuses events: {error}",
-            source.topic
-        )));
-    }
-    let produced = answers.acknowledged.load(Ordering::Relaxed);
+    let produced = producer.finish()?;
     if args.common.json {
         let done =
             serde_json::json!({"topic": source.topic, "schema_id": schema.id, "produced": produced, "faults": faults});
@@ -133,7 +92,7 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     if faults == 0 { Ok(()) } else { Err(Failure::Found) }
 }
 
-fn send(producer: &ThreadedProducer<Answers>, source: &Source, id: u32, record: &Record) -> Result<(), Failure> {
+fn send(producer: &Producer, source: &Source, id: u32, record: &Record) -> Result<(), Failure> {
     let header = (source.schema_id == SchemaIdFrom::Header).then(|| id.to_string());
     let mut payload = Vec::new();
     let mut headers = OwnedHeaders::new();
@@ -150,21 +109,7 @@ fn send(producer: &ThreadedProducer<Answers>, source: &Source, id: u32, record: 
         }
     }
     payload.extend(&record.payload);
-    loop {
-        let message = BaseRecord::<str, [u8]>::to(&source.topic).payload(&payload);
-        let message = message.headers(headers.clone());
-        let message = match &record.key {
-            Some(key) => message.key(key),
-            None => message,
-        };
-        match producer.send(message) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            Err((error, _)) => return Err(error.into()),
-        }
-    }
+    producer.send(&source.topic, record.key.as_deref(), &payload, headers)
 }
 
 impl Recipe<'_> {

@@ -14,11 +14,14 @@ use crate::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 const ALERT_PARTITIONS: u32 = 8;
+const AUDIT_PARTITIONS: u32 = 4;
 
 /// A topic that the pipeline needs.
 pub struct Wanted {
     pub name: String,
     pub partitions: u32,
+    /// What the topic's own configuration is to say beside the largest record.
+    pub retention: Option<Duration>,
     pub why: String,
 }
 
@@ -29,6 +32,7 @@ pub fn wanted(pipeline: &Pipeline) -> Vec<Wanted> {
         all.entry(name.to_string()).or_insert(Wanted {
             name: name.to_string(),
             partitions,
+            retention: None,
             why,
         });
     };
@@ -43,6 +47,15 @@ pub fn wanted(pipeline: &Pipeline) -> Vec<Wanted> {
     if let Some(alerts) = &pipeline.sinks.alerts {
         want(&alerts.topic, ALERT_PARTITIONS, "alerts".to_string());
     }
+    all.insert(
+        pipeline.audit.topic.clone(),
+        Wanted {
+            name: pipeline.audit.topic.clone(),
+            partitions: AUDIT_PARTITIONS,
+            retention: Some(pipeline.audit.keep),
+            why: "audit".to_string(),
+        },
+    );
     all.into_values().collect()
 }
 
@@ -65,11 +78,16 @@ pub async fn create(pipeline: &Pipeline, topics: &[Wanted]) -> Result<(), Failur
     let admin: AdminClient<DefaultClientContext> = config(pipeline)?.create()?;
     // A dead letter carries its headers on top of an event at the limit.
     let bytes_max = (pipeline.limits.event_bytes_max * 2).max(4 << 20).to_string();
+    let retention = |topic: &Wanted| topic.retention.map(|keep| keep.as_millis().to_string());
+    let retentions: Vec<Option<String>> = topics.iter().map(retention).collect();
     let new: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|topic| {
+        .zip(&retentions)
+        .map(|(topic, retention)| {
             let partitions = i32::try_from(topic.partitions).unwrap_or(i32::MAX);
-            NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(-1)).set("max.message.bytes", &bytes_max)
+            let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(-1));
+            let new = new.set("max.message.bytes", &bytes_max);
+            retention.iter().fold(new, |new, ms| new.set("retention.ms", ms))
         })
         .collect();
     for outcome in admin

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use pipeline::RulesFrom;
 use verify::{Options, RulesRevision, Until};
+use workers::rulebook::Rulebook;
 
 use crate::{Common, Failure, target};
 
@@ -15,7 +16,7 @@ pub struct VerifyArgs {
     /// Wait at most this many seconds until the group has committed everything; 0 = look at what is committed now
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     settle: u64,
-    /// The rules revision that was in force; default: the newest
+    /// The rules revision for events that the audit doesn't name; default: the newest
     #[arg(long, value_name = "NUMBER")]
     rules: Option<u64>,
 }
@@ -42,6 +43,22 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
             }
         }
     };
+    // Each range is recomputed with the rules that it was committed with: from the service, or from what workers have kept.
+    let rulebook = Rulebook::open(
+        pipeline.connections.rules.clone(),
+        &pipeline.name,
+        &pipeline.workers.state_dir,
+    )?;
+    let (asking, asked) = (pipeline.clone(), options.clone());
+    let named = tokio::task::spawn_blocking(move || verify::audited_rules(&asking, &asked)).await??;
+    for (number, digest) in named {
+        if let Some(documents) = rulebook.pinned((number, digest)).await {
+            let documents = documents.to_vec();
+            options
+                .revisions
+                .insert((number, digest), RulesRevision { number, documents });
+        }
+    }
     let report = verify::run(&pipeline, options).await?;
     if args.common.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -28,6 +28,8 @@ pub struct Pipeline {
     pub sinks: Sinks,
     /// What becomes of events that no retry can help.
     pub dead_letters: DeadLetters,
+    /// The record of what was committed.
+    pub audit: Audit,
     /// When a batch closes and how long its delivery may take.
     pub batch: Batch,
     /// The bounds of memory and time.
@@ -36,6 +38,15 @@ pub struct Pipeline {
     pub serve: Serve,
     /// How a worker uses its machine.
     pub workers: Workers,
+}
+
+/// Which ranges were committed when, with which rules, and what became of them: written in the transaction that commits them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// The topic; `schema apply` makes it.
+    pub topic: String,
+    /// Its retention.
+    pub keep: Duration,
 }
 
 /// Where to begin in a topic for which the group has no committed offset.

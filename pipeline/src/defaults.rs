@@ -22,6 +22,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
 /// Machines with a working NTP are within some tens of milliseconds of each other.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
+/// Beside the pipeline's other topics in every listing.
+pub(crate) const AUDIT_PATTERN: &str = "{pipeline}.audit";
+/// As long as rows are kept, and a month.
+pub(crate) const AUDIT_KEEP: Duration = Duration::from_secs(430 * 86_400);
+/// Less than the longest outage that is planned for would make the audit useless.
+pub(crate) const AUDIT_KEEP_MIN: Duration = Duration::from_secs(86_400);
+
 /// Kafka's own default for a message.
 pub(crate) const EVENT_BYTES_MAX: usize = MIB;
 /// Three full batches: one in delivery, one waiting, one being gathered.

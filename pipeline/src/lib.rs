@@ -10,7 +10,7 @@ pub mod shape;
 
 pub use check::{check, load};
 pub use config::{
-    AlertSink, Batch, Brake, ClickHouse, Connections, DeadLetters, EventFields, Function, GrpcSink, Kafka, Keep,
+    AlertSink, Audit, Batch, Brake, ClickHouse, Connections, DeadLetters, EventFields, Function, GrpcSink, Kafka, Keep,
     Limits, Measure, PartitionBy, Pipeline, Registry, Rollup, RulesFrom, Sasl, SaslMechanism, SchemaIdFrom, Serve,
     Sinks, Source, Start, Table, Tls, Workers,
 };

@@ -66,6 +66,22 @@ pub enum Error {
         /// All faults.
         faults: Vec<String>,
     },
+    /// A record of the audit cannot be read.
+    #[error("audit record {at}: {reason}")]
+    Audit {
+        /// Topic, partition and offset.
+        at: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The audit names rules that the caller does not have.
+    #[error("ranges were committed with rules revision {number} (digest {digest:016x}), which cannot be had any more")]
+    RulesGone {
+        /// Number of the revision.
+        number: u64,
+        /// Digest of its content.
+        digest: u64,
+    },
     /// ClickHouse did not answer, or answered what cannot be understood.
     #[error("clickhouse: {doing}: {reason}")]
     ClickHouse {

@@ -57,14 +57,7 @@ impl EventIds {
     fn look_up(&mut self, bench: &Bench, place: Place) -> Option<String> {
         let index = usize::from(place.source);
         let source = bench.pipeline.sources.get(index)?;
-        let mut judge = Judge::new(
-            &bench.pipeline,
-            index,
-            bench.shapes.get(index)?,
-            &bench.revision,
-            bench.now_ms,
-        )
-        .ok()?;
+        let mut judge = Judge::new(&bench.pipeline, index, bench.shapes.get(index)?, bench.now_ms).ok()?;
         let range = Range {
             partition: place.partition,
             start: place.offset,

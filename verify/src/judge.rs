@@ -63,7 +63,6 @@ pub struct Judge<'p> {
     source: &'p Source,
     shape: &'p Shape,
     envelope: Envelope,
-    revision: &'p Revision,
     now_ms: i64,
     writers: HashMap<u32, Result<Writer, Option<&'static str>>>,
 }
@@ -133,13 +132,7 @@ type Refused = (Option<Stage>, Option<&'static str>);
 
 impl<'p> Judge<'p> {
     /// `now_ms`: Unix time, to tell which rows retention may have deleted.
-    pub fn new(
-        pipeline: &'p Pipeline,
-        index: usize,
-        shape: &'p Shape,
-        revision: &'p Revision,
-        now_ms: i64,
-    ) -> Result<Judge<'p>, Error> {
+    pub fn new(pipeline: &'p Pipeline, index: usize, shape: &'p Shape, now_ms: i64) -> Result<Judge<'p>, Error> {
         let source = pipeline
             .sources
             .get(index)
@@ -151,7 +144,6 @@ impl<'p> Judge<'p> {
             source,
             shape,
             envelope,
-            revision,
             now_ms,
             writers: HashMap::new(),
         })
@@ -183,8 +175,8 @@ impl<'p> Judge<'p> {
         Writer::new(schema, self.shape).map_err(|_| None)
     }
 
-    /// Enters into the ledgers what these records must become.
-    pub fn judge(&self, records: Vec<Record>, ledgers: &mut Ledgers) -> Result<(), Error> {
+    /// Enters into the ledgers what these records must become by a revision of the rules.
+    pub fn judge(&self, records: Vec<Record>, revision: &Revision, ledgers: &mut Ledgers) -> Result<(), Error> {
         ledgers.produced += records.len() as u64;
         let mut readers = HashMap::new();
         for (id, writer) in &self.writers {
@@ -218,7 +210,7 @@ impl<'p> Judge<'p> {
                 Err((stage, code)) => ledgers.dead.expect(place, ExpectedLetter::new(&record, stage, code)),
             }
         }
-        self.apply(sound, ledgers)
+        self.apply(sound, revision, ledgers)
     }
 
     fn frame<'r>(&self, record: &'r Record) -> Result<(u32, &'r [u8]), Refused> {
@@ -296,13 +288,13 @@ impl<'p> Judge<'p> {
         Ok((cells, tenant, event_id, time_ms))
     }
 
-    fn apply(&self, sound: Vec<Sound>, ledgers: &mut Ledgers) -> Result<(), Error> {
+    fn apply(&self, sound: Vec<Sound>, revision: &Revision, ledgers: &mut Ledgers) -> Result<(), Error> {
         if sound.is_empty() {
             return Ok(());
         }
         let rows: Vec<Vec<Cell>> = sound.iter().map(|event| event.cells.clone()).collect();
         let batch = arrow_cells::batch(self.shape, &rows)?;
-        let applied = self.revision.apply(self.index, &batch);
+        let applied = revision.apply(self.index, &batch);
         let event = |row: u32| {
             sound
                 .get(row as usize)
@@ -319,7 +311,9 @@ impl<'p> Judge<'p> {
             for alert in &applied.alerts {
                 let event = event(alert.row)?;
                 let place = ordinals.next(event.place);
-                ledgers.alerts.expect(place, self.alert(event, place, alert));
+                ledgers
+                    .alerts
+                    .expect(place, self.alert(event, place, alert, revision.number));
             }
         }
         let mut ordinals = Ordinals::default();
@@ -331,9 +325,10 @@ impl<'p> Judge<'p> {
                 .entry((event.tenant.clone(), charge.meter.to_string()))
                 .or_default();
             *usage = (usage.0 + i128::from(charge.quantity), usage.1 + 1);
-            ledgers
-                .charges
-                .expect(place, ExpectedCharge::new(&self.charge(event, place, charge)));
+            ledgers.charges.expect(
+                place,
+                ExpectedCharge::new(&self.charge(event, place, charge, revision.number)),
+            );
         }
         let mut ordinals = Ordinals::default();
         for route in &applied.routes {
@@ -372,7 +367,7 @@ impl<'p> Judge<'p> {
         )
     }
 
-    fn alert(&self, event: &Sound, place: Place, alert: &rules::Alert) -> Alert {
+    fn alert(&self, event: &Sound, place: Place, alert: &rules::Alert, rules_revision: u64) -> Alert {
         let value = serde_json::json!({
             "id": self.position(place),
             "tenant": event.tenant,
@@ -382,12 +377,18 @@ impl<'p> Judge<'p> {
             "rule": alert.rule.as_ref(),
             "severity": alert.severity.as_str(),
             "text": alert.text,
-            "rules_revision": self.revision.number,
+            "rules_revision": rules_revision,
         });
         Alert::new(alert.key.as_deref().unwrap_or(&event.tenant).as_bytes(), &value)
     }
 
-    fn charge(&self, event: &Sound, place: Place, charge: &rules::Charge) -> proto::delivery::v1::Charge {
+    fn charge(
+        &self,
+        event: &Sound,
+        place: Place,
+        charge: &rules::Charge,
+        rules_revision: u64,
+    ) -> proto::delivery::v1::Charge {
         proto::delivery::v1::Charge {
             id: self.position(place),
             tenant: event.tenant.clone(),
@@ -398,7 +399,7 @@ impl<'p> Judge<'p> {
             event_time_ms: event.time_ms,
             event_id: event.event_id.clone(),
             rule: charge.rule.to_string(),
-            rules_revision: self.revision.number,
+            rules_revision,
             offset: place.offset,
         }
     }

@@ -2,6 +2,7 @@
 //! multisets. An event that is lost, doubled, altered or out of nowhere is named by topic, partition, offset and id.
 //!
 //! ```text
+//! audit ───────────────────────┐ which rules, and do ranges tile?
 //! source topics ─ kafka ─► judge (avro, rules) ──► what must be there ─┐
 //!                                                                      ├─ ledger ─► Report
 //! ClickHouse, alert and dead-letter topics, billing ─► what is there ──┘
@@ -27,6 +28,7 @@ mod writer;
 mod cell;
 mod arrow_cells;
 mod judge;
+mod audit;
 mod ledger;
 mod row_binary;
 mod clickhouse;
@@ -40,10 +42,11 @@ mod event_ids;
 mod report;
 mod run;
 
+pub use audit::RulesId;
 pub use error::Error;
 pub use options::{Options, RulesRevision, Until};
 pub use report::{Report, SinkReport};
-pub use run::run;
+pub use run::{audited_rules, run};
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use pipeline::Pipeline;
 
-/// The rules that were in force. Verification takes one revision for the whole log.
+use crate::audit::RulesId;
+
+/// One revision of the rules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RulesRevision {
     /// As alerts and charges carry it; 0 = the empty revision.
@@ -36,8 +38,10 @@ pub struct Options {
     pub clickhouse: String,
     /// Address of the billing service; `None` = charges are not looked at.
     pub billing: Option<String>,
-    /// The rules in force.
+    /// The rules for what the audit does not name: those in force.
     pub rules: RulesRevision,
+    /// The rules that the audit names ([`crate::audited_rules`]), as far as they are others.
+    pub revisions: BTreeMap<RulesId, RulesRevision>,
     /// Where the group began, by topic and partition; elsewhere the log's start. Rows, alerts, charges and dead letters of
     /// earlier offsets are not looked at.
     pub from: BTreeMap<(String, i32), i64>,
@@ -66,6 +70,7 @@ impl Options {
             clickhouse: connections.clickhouse.url.clone().unwrap_or_default(),
             billing: billing.map(|sink| sink.url.clone()),
             rules: RulesRevision::default(),
+            revisions: BTreeMap::new(),
             from: BTreeMap::new(),
             until: Until::Settled(Duration::from_secs(60)),
             usage: true,

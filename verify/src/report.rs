@@ -27,6 +27,12 @@ pub struct Report {
     pub altered: u64,
     /// Outputs that no event accounts for.
     pub unexpected: u64,
+    /// Offsets that no committed range has, by the audit.
+    pub gap: u64,
+    /// Offsets that committed ranges have once too often, by the audit.
+    pub overlap: u64,
+    /// Ranges that the audit has.
+    pub ranges: u64,
     /// The same for each sink.
     pub sinks: Vec<SinkReport>,
     /// Some of the differences, each with sink, kind, topic/partition/offset and event id.
@@ -53,9 +59,9 @@ pub struct SinkReport {
 }
 
 impl Report {
-    /// Nothing lost, duplicated, altered or unexpected anywhere.
+    /// Nothing lost, duplicated, altered or unexpected anywhere, and ranges tile.
     pub fn clean(&self) -> bool {
-        self.lost + self.duplicated + self.altered + self.unexpected == 0
+        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap == 0
     }
 
     /// Adds one sink's outcome to the sums.
@@ -92,11 +98,15 @@ impl fmt::Display for Report {
             writeln!(f, "{example}")?;
         }
         match self.clean() {
-            true => writeln!(f, "exactly once: lost = duplicated = altered = unexpected = 0"),
+            true => writeln!(
+                f,
+                "exactly once: lost = duplicated = altered = unexpected = gap = overlap = 0, over {} committed ranges",
+                self.ranges
+            ),
             false => writeln!(
                 f,
-                "NOT exactly once: lost {}, duplicated {}, altered {}, unexpected {}",
-                self.lost, self.duplicated, self.altered, self.unexpected
+                "NOT exactly once: lost {}, duplicated {}, altered {}, unexpected {}, gap {}, overlap {}",
+                self.lost, self.duplicated, self.altered, self.unexpected, self.gap, self.overlap
             ),
         }
     }

@@ -1,11 +1,14 @@
 //! One verification from beginning to end: what must be there first, then sink after sink what is there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
 use rules::Revision;
 use tokio::runtime::Handle;
 
 use crate::alerts;
+use crate::audit::{Audit, RulesId, Tiling};
 use crate::charged;
 use crate::clickhouse::ClickHouse;
 use crate::dead_letters;
@@ -14,7 +17,7 @@ use crate::event_ids::EventIds;
 use crate::judge::{Judge, Ledgers, catalog};
 use crate::kafka::{Log, Range, Record};
 use crate::ledger::Ledger;
-use crate::options::{Options, Until};
+use crate::options::{Options, RulesRevision, Until};
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::rollups;
@@ -49,24 +52,34 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
             reason: error.to_string(),
         })?);
     }
-    let revision = Revision::compile(
-        options.rules.number,
-        &options.rules.documents,
-        &catalog(pipeline, &shapes)?,
-    );
-    let revision = revision.map_err(|faults| Error::Rules {
-        faults: faults.iter().map(ToString::to_string).collect(),
-    })?;
+    let catalog = catalog(pipeline, &shapes)?;
+    let compiled = |rules: &RulesRevision| {
+        let revision = Revision::compile(rules.number, &rules.documents, &catalog);
+        revision.map_err(|faults| Error::Rules {
+            faults: faults.iter().map(ToString::to_string).collect(),
+        })
+    };
+    let revision = compiled(&options.rules)?;
+    let mut revisions = BTreeMap::new();
+    for (id, rules) in &options.revisions {
+        let revision = compiled(rules)?;
+        // A directory has only what is in force now.
+        if revision.digest == id.1 {
+            revisions.insert(*id, revision);
+        }
+    }
     let bench = Bench {
         pipeline: pipeline.clone(),
         options: options.clone(),
         shapes,
         revision,
+        revisions,
         now_ms: now_ms(),
     };
     let task = tokio::task::spawn_blocking(move || bench.from_the_log(registry, &Handle::current()));
     let Judged {
         bench,
+        tiling,
         mut ledgers,
         verified,
         event_ids,
@@ -84,6 +97,9 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
     let mut report = Report {
         produced: ledgers.produced,
         dropped: ledgers.dropped,
+        gap: tiling.gap,
+        overlap: tiling.overlap,
+        ranges: tiling.ranges,
         ..Report::default()
     };
     let mut examples = Vec::new();
@@ -119,6 +135,7 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
     }
     let named = tokio::task::spawn_blocking(move || event_ids.of(&bench, examples));
     report.examples = named.await.map_err(|error| Error::Ended(error.to_string()))?;
+    report.examples.extend(tiling.examples);
     Ok(report)
 }
 
@@ -127,7 +144,10 @@ pub struct Bench {
     pub pipeline: Pipeline,
     pub options: Options,
     pub shapes: Vec<Shape>,
+    /// For what the audit doesn't name.
     pub revision: Revision,
+    /// For what it names, as far as they are others.
+    pub revisions: BTreeMap<RulesId, Revision>,
     pub now_ms: i64,
 }
 
@@ -139,6 +159,7 @@ fn now_ms() -> i64 {
 
 struct Judged {
     bench: Bench,
+    tiling: Tiling,
     ledgers: Ledgers,
     verified: Verified,
     event_ids: EventIds,
@@ -149,23 +170,22 @@ impl Bench {
     #[allow(clippy::wrong_self_convention)] // reads from where the caller says, not from `self`
     fn from_the_log(self, mut registry: Registry, handle: &Handle) -> Result<Judged, Error> {
         let log = Log::connect(self.pipeline.connections.kafka.as_ref(), &self.options)?;
-        if let Until::Settled(patience) = self.options.until {
-            let topics: Vec<&str> = self
-                .pipeline
-                .sources
-                .iter()
-                .map(|source| source.topic.as_str())
-                .collect();
-            log.settle(&topics, patience)?;
-        }
+        settle(&log, &self.pipeline, self.options.until)?;
         let mut ledgers = Ledgers::new(&self.pipeline, self.options.examples_max);
         let mut ranges = Vec::new();
         for source in &self.pipeline.sources {
             ranges.push((source.topic.clone(), self.ranges(&log, &source.topic)?));
         }
+        // Read after the offsets: whatever they cover is in it.
+        let audit = Audit::read(&log, &self.pipeline.audit.topic, &self.pipeline.name)?;
+        let mut tiling = Tiling::default();
+        for (topic, ranges) in &ranges {
+            audit.tile(topic, ranges, self.options.examples_max, &mut tiling);
+        }
         for (index, (source, (_, ranges))) in self.pipeline.sources.iter().zip(&ranges).enumerate() {
             let Some(shape) = self.shapes.get(index) else { continue };
-            let mut judge = Judge::new(&self.pipeline, index, shape, &self.revision, self.now_ms)?;
+            let mut judge = Judge::new(&self.pipeline, index, shape, self.now_ms)?;
+            let rules = |record: &Record| self.rules_of(&audit, &source.topic, record);
             let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
             log.read(&source.topic, ranges, |record| {
                 chunk.push(record);
@@ -173,14 +193,14 @@ impl Bench {
                     true => Ok(()),
                     false => judge_chunk(
                         &mut judge,
-                        &mut registry,
-                        handle,
+                        (&mut registry, handle),
                         std::mem::take(&mut chunk),
+                        &rules,
                         &mut ledgers,
                     ),
                 }
             })?;
-            judge_chunk(&mut judge, &mut registry, handle, chunk, &mut ledgers)?;
+            judge_chunk(&mut judge, (&mut registry, handle), chunk, &rules, &mut ledgers)?;
         }
         let verified = Verified::new(ranges);
         if let Some(sink) = &self.pipeline.sinks.alerts {
@@ -212,10 +232,23 @@ impl Bench {
         };
         Ok(Judged {
             bench: self,
+            tiling,
             ledgers,
             verified,
             event_ids,
         })
+    }
+
+    /// The rules that a record was committed with.
+    fn rules_of(&self, audit: &Audit, topic: &str, record: &Record) -> Result<&Revision, Error> {
+        let Some(id) = audit.rules_of(topic, record.partition, record.offset) else {
+            return Ok(&self.revision);
+        };
+        if id == (self.revision.number, self.revision.digest) {
+            return Ok(&self.revision);
+        }
+        let (number, digest) = id;
+        self.revisions.get(&id).ok_or(Error::RulesGone { number, digest })
     }
 
     fn ranges(&self, log: &Log, topic: &str) -> Result<Vec<Range>, Error> {
@@ -234,16 +267,43 @@ impl Bench {
     }
 }
 
-fn judge_chunk(
+fn judge_chunk<'r>(
     judge: &mut Judge<'_>,
-    registry: &mut Registry,
-    handle: &Handle,
+    (registry, handle): (&mut Registry, &Handle),
     records: Vec<Record>,
+    rules: &dyn Fn(&Record) -> Result<&'r Revision, Error>,
     ledgers: &mut Ledgers,
 ) -> Result<(), Error> {
     for id in judge.unknown(&records) {
         let answer = handle.block_on(registry.schema(id))?;
         judge.learn(id, &answer);
     }
-    judge.judge(records, ledgers)
+    let mut by_rules: BTreeMap<RulesId, (&Revision, Vec<Record>)> = BTreeMap::new();
+    for record in records {
+        let revision = rules(&record)?;
+        let of = by_rules.entry((revision.number, revision.digest));
+        of.or_insert((revision, Vec::new())).1.push(record);
+    }
+    for (revision, records) in by_rules.into_values() {
+        judge.judge(records, revision, ledgers)?;
+    }
+    Ok(())
+}
+
+fn settle(log: &Log, pipeline: &Pipeline, until: Until) -> Result<(), Error> {
+    let Until::Settled(patience) = until else {
+        return Ok(());
+    };
+    let topics: Vec<&str> = pipeline.sources.iter().map(|source| source.topic.as_str()).collect();
+    log.settle(&topics, patience)
+}
+
+/// Every rules revision that the audit names, once the group has settled: what [`Options::revisions`] needs. Blocking.
+///
+/// # Errors
+/// When Kafka does not answer, the group does not settle, or a record of the audit cannot be read.
+pub fn audited_rules(pipeline: &Pipeline, options: &Options) -> Result<BTreeSet<RulesId>, Error> {
+    let log = Log::connect(pipeline.connections.kafka.as_ref(), options)?;
+    settle(&log, pipeline, options.until)?;
+    Ok(Audit::read(&log, &pipeline.audit.topic, &pipeline.name)?.revisions())
 }

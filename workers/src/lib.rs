@@ -13,6 +13,7 @@ pub mod model;
 pub mod transform;
 pub mod records;
 pub mod digest;
+pub mod audit;
 pub mod brake;
 pub mod sinks;
 pub mod settle;

@@ -41,13 +41,15 @@ pub struct PartitionState {
     pub found: String,
 }
 
-/// What became of a start.
-#[derive(Debug, Clone, Serialize)]
-pub struct Started {
-    /// What was there before, in words: a promise is named nowhere else from now on.
+/// A start that sinks do not contradict.
+#[derive(Debug, Clone)]
+pub struct Planned {
+    /// What is there now, in words: a promise is named nowhere else once the start has taken place.
     pub before: String,
-    /// Where the partition goes on.
+    /// Where the partition is to go on.
     pub at: i64,
+    partition: Partition,
+    metadata: Metadata,
 }
 
 /// Why nothing was found out or changed.
@@ -158,9 +160,9 @@ impl Partitions {
         Ok(states)
     }
 
-    /// Lets a partition go on at `at`, whatever is committed or promised now. Refused while workers run, and where a worker
-    /// would stop at once because sinks have something else.
-    pub async fn start(&self, topic: &str, partition: i32, at: i64) -> Result<Started, PartitionsError> {
+    /// Looks whether a partition can go on at `at`, whatever is committed or promised now. Refused where a worker would stop at
+    /// once because sinks have something else.
+    pub async fn plan(&self, topic: &str, partition: i32, at: i64) -> Result<Planned, PartitionsError> {
         let partitions = self.operator.partitions(ANSWER_WITHIN)?;
         let wanted = |one: &&Partition| self.topics.name(**one) == topic && one.partition == partition;
         let Some(partition) = partitions.iter().find(wanted).copied() else {
@@ -203,8 +205,33 @@ impl Partitions {
                 remedy: self.remedy(partition, &stored),
             });
         }
-        self.operator.commit(partition, at, &metadata)?;
-        Ok(Started { before, at })
+        Ok(Planned {
+            before,
+            at,
+            partition,
+            metadata,
+        })
+    }
+
+    /// The audit's record of a start. It has to be written before [`Partitions::start`]: one too many excuses a gap that is not
+    /// there, one that is missing would be a false alarm of the verifier's for ever.
+    pub fn audit(&self, planned: &Planned) -> Vec<u8> {
+        let record = serde_json::json!({
+            "v": crate::audit::VERSION,
+            "kind": "start",
+            "pipeline": self.pipeline.name,
+            "at_ms": crate::sinks::unix_ms(),
+            "topic": self.topics.name(planned.partition),
+            "partition": planned.partition.partition,
+            "at": planned.at,
+            "was": planned.before,
+        });
+        record.to_string().into_bytes()
+    }
+
+    /// Lets the partition go on there. Refused while workers run.
+    pub fn start(&self, planned: &Planned) -> Result<(), PartitionsError> {
+        Ok(self.operator.commit(planned.partition, planned.at, &planned.metadata)?)
     }
 
     /// With what sinks have of them.

@@ -71,6 +71,7 @@ pub(crate) async fn first_topics(pipeline: &Pipeline, client: Connection, health
     let mut wanted: Vec<String> = sources
         .flat_map(|source| [source.topic.clone(), source.dead_letter_topic.clone()])
         .chain(pipeline.sinks.alerts.iter().map(|alerts| alerts.topic.clone()))
+        .chain([pipeline.audit.topic.clone()])
         .collect();
     wanted.sort_unstable();
     wanted.dedup();

@@ -79,5 +79,11 @@ fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
                 "partitions of {table} with both marks mixed"
             );
         }
+        scenario.start_config().await;
+        let verified = scenario.sluice(&["verify"]).await;
+        assert!(
+            verified.contains("gap = overlap = 0"),
+            "each range with its own rules: {verified}"
+        );
     });
 }

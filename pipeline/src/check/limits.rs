@@ -1,11 +1,13 @@
-//! Batches, limits, dead letters: numbers, and the relations between them.
+//! Batches, limits, dead letters, the audit: numbers, and the relations between them.
 
 use std::time::Duration;
 
 use document::{Item, Reader};
 
+use super::names;
 use super::setting::{Setting, Size, at_least, setting, size};
-use crate::{Batch, Brake, DeadLetters, Limits, defaults};
+use super::sources::Draft;
+use crate::{Audit, Batch, Brake, DeadLetters, Limits, Sinks, defaults};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -109,6 +111,44 @@ fn share(item: &Item<'_>, whole: bool) -> Option<f64> {
         if whole { "at most" } else { "below" }
     ));
     None
+}
+
+/// The audit's topic is nobody else's: its records are none of a source and no dead letters.
+pub(super) fn audit(top: &Reader<'_>, pipeline: &str, drafts: &[Draft<'_>], sinks: &Sinks) -> Audit {
+    let reader = top.optional("audit").and_then(|item| item.map());
+    let r = reader.as_ref();
+    let taken = |topic: &str| {
+        let of_source = |draft: &Draft<'_>| {
+            [&draft.source.topic, &draft.source.dead_letter_topic]
+                .iter()
+                .any(|own| *own == topic)
+        };
+        drafts.iter().any(of_source) || sinks.alerts.as_ref().is_some_and(|alerts| alerts.topic == topic)
+    };
+    let topic = setting(
+        r,
+        "topic",
+        defaults::AUDIT_PATTERN.replace("{pipeline}", pipeline),
+        |item| {
+            let text = item.text()?;
+            item.checked(names::topic(text))?;
+            if taken(text) {
+                item.fault("is a source's topic, its dead letters' or that of alerts");
+                return None;
+            }
+            Some(text.to_owned())
+        },
+    );
+    let keep = setting(r, "keep", defaults::AUDIT_KEEP, |item| {
+        at_least(item, defaults::AUDIT_KEEP_MIN)
+    });
+    if let Some(reader) = reader {
+        reader.finish();
+    }
+    Audit {
+        topic: topic.value,
+        keep: keep.value,
+    }
 }
 
 /// The dead letters; whether their topics fit is checked with the sources.

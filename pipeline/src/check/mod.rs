@@ -77,6 +77,7 @@ fn read(top: Reader<'_>, base_dir: &Path) -> Pipeline {
     let tables = tables::tables(&top, &mut drafts);
     let rollups = rollups::rollups(&top, &tables);
     let sinks = sinks::sinks(&top, &drafts, base_dir);
+    let audit = limits::audit(&top, name.as_deref().unwrap_or_default(), &drafts, &sinks);
     let (batch, limits) = limits::batch_and_limits(&top);
     let serve = serve(&top);
     top.finish();
@@ -90,6 +91,7 @@ fn read(top: Reader<'_>, base_dir: &Path) -> Pipeline {
         rollups,
         sinks,
         dead_letters,
+        audit,
         batch,
         limits,
         serve,

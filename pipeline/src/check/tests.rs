@@ -421,6 +421,18 @@ connections:
     p.yaml:13:52: connections.clickhouse.database: should begin with a letter and have only a-z, A-Z, 0-9 and `_`, at most 127 of them
     p.yaml:14:23: connections.rules.url: rules come from a service (`url`) or from a directory (`dir`), not from both
     "#);
+    let audit = checked(SAMPLE).audit;
+    assert_eq!(
+        (audit.topic.as_str(), audit.keep.as_secs() / 86_400),
+        ("shop.audit", 430)
+    );
+    insta::assert_snapshot!(
+        faults_with("audit: {topic: order.created, keep: 1h}\n"),
+        @r"
+    p.yaml:6:16: audit.topic: is a source's topic, its dead letters' or that of alerts
+    p.yaml:6:37: audit.keep: should be at least 86400s
+    "
+    );
     insta::assert_snapshot!(
         faults_with("connections: {kafka: {brokers: a:1}}\n"),
         @"p.yaml:6:32: connections.kafka.brokers: should be a list, is text"

@@ -62,7 +62,7 @@ fn judged(records: Vec<Record>) -> Ledgers {
     let documents = [("acme.yaml".to_owned(), RULES.to_owned())];
     let revision = Revision::compile(5, &documents, &catalog(&pipeline, &shapes).unwrap())
         .unwrap_or_else(|faults| panic!("{faults:?}"));
-    let mut judge = Judge::new(&pipeline, 0, &shapes[0], &revision, NOW).unwrap();
+    let mut judge = Judge::new(&pipeline, 0, &shapes[0], NOW).unwrap();
     for id in judge.unknown(&records) {
         let answer = match id {
             7 => Answer::Schema(schema()),
@@ -72,7 +72,7 @@ fn judged(records: Vec<Record>) -> Ledgers {
         judge.learn(id, &answer);
     }
     let mut ledgers = Ledgers::new(&pipeline, 20);
-    judge.judge(records, &mut ledgers).unwrap();
+    judge.judge(records, &revision, &mut ledgers).unwrap();
     ledgers
 }
 

@@ -25,16 +25,14 @@ fn report(lost: u64) -> Report {
 #[test]
 fn one_lost_row_makes_the_whole_report_red_and_says_so() {
     assert!(report(0).clean());
-    assert!(
-        report(0)
-            .to_string()
-            .ends_with("exactly once: lost = duplicated = altered = unexpected = 0\n")
-    );
+    assert!(report(0).to_string().ends_with(
+        "exactly once: lost = duplicated = altered = unexpected = gap = overlap = 0, over 0 committed ranges\n"
+    ));
     assert!(!report(1).clean());
     assert!(
         report(1)
             .to_string()
-            .ends_with("NOT exactly once: lost 1, duplicated 0, altered 0, unexpected 0\n")
+            .ends_with("NOT exactly once: lost 1, duplicated 0, altered 0, unexpected 0, gap 0, overlap 0\n")
     );
 }
 
@@ -50,6 +48,14 @@ fn any_kind_of_difference_alone_makes_it_red() {
         ][kind] = 1;
         let mut report = Report::default();
         report.add(sink);
+        assert!(!report.clean());
+    }
+    for (gap, overlap) in [(1, 0), (0, 1)] {
+        let report = Report {
+            gap,
+            overlap,
+            ..Report::default()
+        };
         assert!(!report.clean());
     }
 }
@@ -69,6 +75,9 @@ fn the_json_has_the_keys_that_the_demo_reports() {
         "duplicated",
         "altered",
         "unexpected",
+        "gap",
+        "overlap",
+        "ranges",
         "sinks",
         "examples",
     ];

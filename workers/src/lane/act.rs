@@ -254,6 +254,13 @@ impl LaneLoop {
                 dead_letter(source, letter, outputs.rules.0)
             }));
         }
+        let writer = crate::audit::Writer {
+            pipeline,
+            slot: &self.settings.slot,
+            topic_ids: &self.topic_ids,
+            at_ms: crate::sinks::unix_ms(),
+        };
+        messages.extend(writer.record(held.shipments.iter().map(|shipment| &*shipment.outputs)));
         messages
     }
 

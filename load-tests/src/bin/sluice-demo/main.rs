@@ -59,6 +59,8 @@ struct Report {
     duplicated: u64,
     altered: u64,
     unexpected: u64,
+    gap: u64,
+    overlap: u64,
     events_per_second: f64,
     latency_ms: Milliseconds,
     /// Events that were due earlier than this, in seconds, are not in `latency_ms`: broker and ClickHouse warm up.
@@ -171,7 +173,7 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
         roles.stop_all().await;
         stack.down().await?;
     }
-    Ok(report.lost + report.duplicated + report.altered + report.unexpected == 0)
+    Ok(report.right())
 }
 
 /// A fresh directory with the example's files, complete with what the demo adds: the rules service, earliest start.
@@ -279,6 +281,13 @@ fn warm_up(duration: Duration) -> Duration {
     (duration / 4).min(Duration::from_secs(10))
 }
 
+impl Report {
+    /// Every event is in every sink exactly once.
+    fn right(&self) -> bool {
+        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap == 0
+    }
+}
+
 /// Everything that Kafka acknowledged: records that are broken on purpose are produced, too.
 fn acknowledged(driven: &drive::Report) -> u64 {
     driven.produced + driven.poison.values().sum::<u64>()
@@ -303,6 +312,8 @@ fn report(
         duplicated: verified.duplicated,
         altered: verified.altered,
         unexpected: verified.unexpected,
+        gap: verified.gap,
+        overlap: verified.overlap,
         events_per_second: driven.events_per_second,
         latency_ms: Milliseconds {
             p50: latency.p50,

@@ -103,7 +103,7 @@ fn totals(text: &str) -> BTreeMap<String, f64> {
 
 /// The end of the run.
 pub fn summary(report: &Report, path: &Path) {
-    let right = report.lost + report.duplicated + report.altered + report.unexpected == 0;
+    let right = report.right();
     println!(
         "\n{}",
         if right {
@@ -121,8 +121,8 @@ pub fn summary(report: &Report, path: &Path) {
     println!("  charges       {:>10}", report.charges);
     println!("  dead letters  {:>10}", report.dead_letters);
     println!(
-        "  lost {}, duplicated {}, altered {}, unexpected {}",
-        report.lost, report.duplicated, report.altered, report.unexpected
+        "  lost {}, duplicated {}, altered {}, unexpected {}, gap {}, overlap {}",
+        report.lost, report.duplicated, report.altered, report.unexpected, report.gap, report.overlap
     );
     let latency = &report.latency_ms;
     println!(

@@ -1,0 +1,264 @@
+//! The audit: what the workers say that they have committed, read from its topic (`docs/audit.md`). From it comes with which
+//! rules each range was made, and whether ranges tile their partitions: each starts where the one before it ended. A range
+//! that nobody committed is a gap; one that was committed twice, or in two pieces that share offsets, is an overlap.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::kafka::{Log, Range};
+
+/// Number of a rules revision, and digest of its content.
+pub type RulesId = (u64, u64);
+
+/// The form that this reader understands.
+const VERSION: u64 = 1;
+
+#[derive(Deserialize)]
+struct Record {
+    v: u64,
+    pipeline: String,
+    #[serde(flatten)]
+    kind: Kind,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Kind {
+    Commit { ranges: Vec<CommittedRange> },
+    Start { topic: String, partition: i32, at: i64 },
+}
+
+#[derive(Deserialize)]
+struct CommittedRange {
+    topic: String,
+    partition: i32,
+    start: i64,
+    end: i64,
+    rules: u64,
+    rules_digest: String,
+}
+
+/// One range as it was committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Committed {
+    pub start: i64,
+    pub end: i64,
+    pub rules: RulesId,
+}
+
+/// Everything that the audit says of one pipeline.
+#[derive(Debug, Default)]
+pub struct Audit {
+    /// By topic and partition, in the order of offsets.
+    ranges: BTreeMap<(String, i32), Vec<Committed>>,
+    /// Where operators have let partitions go on.
+    starts: BTreeSet<(String, i32, i64)>,
+}
+
+/// How well ranges tile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tiling {
+    /// Ranges that the audit has.
+    pub ranges: u64,
+    /// Offsets that no range has, between two ranges or before the committed offset.
+    pub gap: u64,
+    /// Offsets that ranges have once too often.
+    pub overlap: u64,
+    /// Some of both, with topic, partition and offsets.
+    pub examples: Vec<String>,
+}
+
+impl Audit {
+    /// Reads the whole topic. A topic that is not there has nothing.
+    pub fn read(log: &Log, topic: &str, pipeline: &str) -> Result<Audit, Error> {
+        let mut audit = Audit::default();
+        log.read(topic, &log.whole(topic)?, |record| {
+            let at = || format!("{topic}/{}/{}", record.partition, record.offset);
+            audit.take(record.value.as_deref().unwrap_or_default(), pipeline, &at)
+        })?;
+        for ranges in audit.ranges.values_mut() {
+            ranges.sort_unstable();
+        }
+        Ok(audit)
+    }
+
+    fn take(&mut self, value: &[u8], pipeline: &str, at: &dyn Fn() -> String) -> Result<(), Error> {
+        let wrong = |reason: String| Error::Audit { at: at(), reason };
+        let record: Record = serde_json::from_slice(value).map_err(|error| wrong(error.to_string()))?;
+        if record.v != VERSION {
+            return Err(wrong(format!("version {}, this program reads {VERSION}", record.v)));
+        }
+        if record.pipeline != pipeline {
+            return Ok(());
+        }
+        match record.kind {
+            Kind::Start { topic, partition, at } => {
+                self.starts.insert((topic, partition, at));
+            }
+            Kind::Commit { ranges } => {
+                for range in ranges {
+                    let digest = u64::from_str_radix(&range.rules_digest, 16);
+                    let digest = digest.map_err(|error| wrong(format!("rules_digest: {error}")))?;
+                    let committed = Committed {
+                        start: range.start,
+                        end: range.end,
+                        rules: (range.rules, digest),
+                    };
+                    self.ranges
+                        .entry((range.topic, range.partition))
+                        .or_default()
+                        .push(committed);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every rules revision with which something was committed.
+    pub fn revisions(&self) -> BTreeSet<RulesId> {
+        self.ranges
+            .values()
+            .flatten()
+            .map(|committed| committed.rules)
+            .collect()
+    }
+
+    /// With which rules an offset was committed; `None` if the audit doesn't reach back so far.
+    pub fn rules_of(&self, topic: &str, partition: i32, offset: i64) -> Option<RulesId> {
+        let ranges = self.ranges.get(&(topic.to_owned(), partition))?;
+        let after = ranges.partition_point(|range| range.start <= offset);
+        let range = ranges.get(after.checked_sub(1)?)?;
+        (offset < range.end).then_some(range.rules)
+    }
+
+    /// Whether the ranges of these partitions tile from the first that the audit has to the offset that is committed. What lies
+    /// before the first was committed before there was an audit, or its records have been deleted, or the pipeline began there.
+    pub fn tile(&self, topic: &str, verified: &[Range], examples_max: usize, tiling: &mut Tiling) {
+        for whole in verified {
+            let Some(ranges) = self.ranges.get(&(topic.to_owned(), whole.partition)) else {
+                continue;
+            };
+            let mut next = ranges.first().map_or(0, |range| range.start);
+            let ends = ranges.iter().map(|range| (range.start, range.end));
+            // What is committed since the log was looked at is left out.
+            let within = ends.filter(|(start, _)| *start < whole.end);
+            for (start, end) in within.chain([(whole.end, whole.end)]) {
+                tiling.ranges += u64::from(start < end);
+                let restarted = self.starts.contains(&(topic.to_owned(), whole.partition, start));
+                let off = start.abs_diff(next);
+                if off > 0 && !restarted {
+                    let what = if start > next { "gap" } else { "overlap" };
+                    match what {
+                        "gap" => tiling.gap += off,
+                        _ => tiling.overlap += end.min(next).abs_diff(start),
+                    }
+                    if tiling.examples.len() < examples_max {
+                        let partition = whole.partition;
+                        tiling.examples.push(format!(
+                            "audit: {what}: {topic}/{partition}: a range ends at {next}, the next begins at {start}"
+                        ));
+                    }
+                }
+                next = if restarted { end } else { next.max(end) };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn audit(ranges: &[(i64, i64)], starts: &[i64]) -> Audit {
+        let mut audit = Audit::default();
+        for (start, end) in ranges {
+            let text = format!(
+                r#"{{"v": 1, "kind": "commit", "pipeline": "p", "slot": "w-0", "ranges": [{{"topic": "t", "partition": 0,
+                    "start": {start}, "end": {end}, "rules": {start}, "rules_digest": "00ff", "outputs": 1}}]}}"#
+            );
+            audit.take(text.as_bytes(), "p", &String::new).unwrap();
+        }
+        for at in starts {
+            let text = format!(
+                r#"{{"v": 1, "kind": "start", "pipeline": "p", "topic": "t", "partition": 0, "at": {at}, "was": "x"}}"#
+            );
+            audit.take(text.as_bytes(), "p", &String::new).unwrap();
+        }
+        audit.ranges.values_mut().for_each(|ranges| ranges.sort_unstable());
+        audit
+    }
+
+    fn tiling(audit: &Audit, end: i64) -> (u64, u64, u64) {
+        let mut tiling = Tiling::default();
+        let whole = Range {
+            partition: 0,
+            start: 0,
+            end,
+        };
+        audit.tile("t", &[whole], 10, &mut tiling);
+        (tiling.ranges, tiling.gap, tiling.overlap)
+    }
+
+    #[test]
+    fn ranges_in_any_order_tile() {
+        assert_eq!(tiling(&audit(&[(5, 9), (0, 5), (9, 12)], &[]), 12), (3, 0, 0));
+        assert_eq!(tiling(&audit(&[], &[]), 12), (0, 0, 0));
+        assert_eq!(tiling(&audit(&[(5, 9)], &[]), 9), (1, 0, 0), "begun late");
+    }
+
+    #[test]
+    fn a_range_that_is_missing_is_a_gap_also_at_the_end() {
+        assert_eq!(tiling(&audit(&[(0, 5), (9, 12)], &[]), 12), (2, 4, 0));
+        assert_eq!(tiling(&audit(&[(0, 5)], &[]), 12), (1, 7, 0));
+    }
+
+    #[test]
+    fn a_range_that_was_committed_twice_is_an_overlap() {
+        assert_eq!(tiling(&audit(&[(0, 5), (0, 5), (5, 12)], &[]), 12), (3, 0, 5));
+        assert_eq!(tiling(&audit(&[(0, 5), (3, 12)], &[]), 12), (2, 0, 2));
+        assert_eq!(tiling(&audit(&[(0, 9), (3, 5), (9, 12)], &[]), 12), (3, 0, 2));
+    }
+
+    #[test]
+    fn where_an_operator_let_a_partition_go_on_it_needs_no_neighbour() {
+        assert_eq!(tiling(&audit(&[(0, 5), (9, 12)], &[9]), 12), (2, 0, 0));
+        assert_eq!(tiling(&audit(&[(0, 5), (3, 12)], &[3]), 12), (2, 0, 0));
+    }
+
+    #[test]
+    fn what_was_committed_after_the_look_is_left_out() {
+        assert_eq!(tiling(&audit(&[(0, 5), (5, 12)], &[]), 5), (1, 0, 0));
+    }
+
+    #[test]
+    fn each_offset_has_the_rules_of_its_range() {
+        let audit = audit(&[(2, 5), (5, 9)], &[]);
+        let of = |offset| audit.rules_of("t", 0, offset).map(|rules| rules.0);
+        assert_eq!(
+            (of(1), of(2), of(4), of(5), of(8), of(9)),
+            (None, Some(2), Some(2), Some(5), Some(5), None)
+        );
+        assert_eq!(audit.rules_of("u", 0, 3), None);
+        assert_eq!(audit.revisions().len(), 2);
+    }
+
+    #[test]
+    fn a_record_of_another_pipeline_is_passed_over_and_one_of_another_version_is_an_error() {
+        let mut audit = Audit::default();
+        let other = br#"{"v": 1, "kind": "start", "pipeline": "q", "topic": "t", "partition": 0, "at": 1, "was": ""}"#;
+        audit.take(other, "p", &String::new).unwrap();
+        assert!(audit.starts.is_empty());
+        for wrong in [
+            &b"{}"[..],
+            b"",
+            br#"{"v": 2, "kind": "start", "pipeline": "p", "topic": "t", "partition": 0, "at": 1}"#,
+        ] {
+            assert!(matches!(
+                audit.take(wrong, "p", &|| "a/0/1".to_owned()),
+                Err(Error::Audit { .. })
+            ));
+        }
+    }
+}
