@@ -15,3 +15,4 @@ mod own_data;
 mod prerequisites;
 mod witnesses;
 mod produce;
+mod red;
