@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use end_to_end::run;
 use end_to_end::shop::Rules;
+use end_to_end::{run, until};
 
 /// For readable times.
 const SECOND: Duration = Duration::from_secs(1);
@@ -110,5 +110,26 @@ fn every_role_drains_when_told_to_stop() {
             scenario.metric("worker-a", "sluice_promises_settled_total", &[]).await,
             0.0
         );
+    });
+}
+
+/// Scenario: a pipeline that starts at the newest record meets a worker that stops before anything has come. Events are produced
+/// while none runs.
+/// Guarantees: the first worker has said where the partitions begin; the next one processes what came in between.
+#[test]
+fn what_comes_after_the_first_start_is_not_left_out() {
+    run("latest", Rules::Directory, async |scenario| {
+        let file = std::fs::read_to_string(scenario.dir.join("pipeline.yaml")).unwrap();
+        scenario.rewrite(&file.replace("start: earliest", "start: latest"));
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let partitions: u32 = scenario.pipeline.sources.iter().map(|source| source.partitions).sum();
+        let begun = async || (scenario.committed().len() == partitions as usize).then_some(());
+        until("every partition to have begun", 60 * SECOND, begun).await;
+        scenario.stop("worker-a").await;
+        let driven = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 1)).finished().await;
+        scenario.start_worker("worker-a").await;
+        scenario.verified(&[&driven]).await;
     });
 }

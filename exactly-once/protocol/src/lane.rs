@@ -80,6 +80,9 @@ struct Owned {
     marks: Marks,
     /// Topic and sinks were asked since the group gave the partition.
     witnessed: bool,
+    /// Where the partition begins, as long as no offset of it is committed. Until then a restart could begin elsewhere
+    /// (`start: latest`), and leave out what came in between.
+    beginning: Option<i64>,
     /// False while the driver may hold collected records that are in no prepared batch.
     quiet: bool,
 }
@@ -116,6 +119,8 @@ struct OpenTransaction {
     commits: bool,
     /// Taken out of `prepared` while its promise is under way.
     promised: Option<Batch>,
+    /// Partitions of which it commits the first offset ever.
+    begins: Vec<Partition>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -234,6 +239,7 @@ impl Lane {
                     phase: Phase::Reading(None),
                     marks: Marks::default(),
                     witnessed: false,
+                    beginning: None,
                     quiet: true,
                 },
             );
@@ -284,6 +290,7 @@ impl Lane {
                 topic: told.or(found.topic).or(owned.marks.topic),
                 sinks: found.sinks,
             };
+            owned.beginning = (!stored.committed && disagreement.is_none()).then_some(next);
             owned.phase = match (disagreement, stored.metadata) {
                 (Some(code), _) => Phase::Stopped(code),
                 (None, Ok(Metadata::Nothing)) => Phase::Flowing { next, fed: next },
@@ -519,6 +526,11 @@ impl Lane {
         match end {
             TxnEnd::Committed => {
                 self.aborts = 0;
+                for partition in &open.begins {
+                    if let Some(owned) = self.owned.get_mut(partition) {
+                        owned.beginning = None;
+                    }
+                }
                 if open.commits
                     && let Some(done) = self.current.take()
                 {
@@ -648,6 +660,7 @@ impl Lane {
                             self.deliver(batch, actions);
                         }
                     }
+                    None if self.beginnings().next().is_some() => self.begin(now, false, actions),
                     None => {}
                 },
             }
@@ -719,6 +732,17 @@ impl Lane {
             }
             promised = Some(batch);
         }
+        // With whatever is committed anyway; a promise of the partition says where it begins, too.
+        for (partition, start) in self.beginnings() {
+            let marks = self.marks(partition, false);
+            let settled = Metadata::Settled { marks, fed: start };
+            offsets.entry(partition).or_insert((start, settled));
+        }
+        let begins = offsets
+            .keys()
+            .copied()
+            .filter(|partition| self.begins(*partition))
+            .collect();
         let epoch = self.count();
         let transaction = Transaction {
             commits: committed,
@@ -733,8 +757,28 @@ impl Lane {
             since_ms: now.monotonic_ms,
             commits: committed.is_some(),
             promised,
+            begins,
         });
         actions.push(Action::Transact { epoch, transaction });
+    }
+
+    /// Partitions without a committed offset, and where they begin.
+    fn beginnings(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
+        let stays =
+            |partition: &Partition| self.draining_since_ms.is_none() && !is_revoking(&self.revoking, *partition);
+        let beginning = move |(partition, owned): (&Partition, &Owned)| {
+            let start = owned
+                .beginning
+                .filter(|_| stays(partition) && matches!(owned.phase, Phase::Flowing { .. }));
+            start.map(|start| (*partition, start))
+        };
+        self.owned.iter().filter_map(beginning)
+    }
+
+    fn begins(&self, partition: Partition) -> bool {
+        self.owned
+            .get(&partition)
+            .is_some_and(|owned| owned.beginning.is_some())
     }
 
     /// What an offset of the partition is marked with. `begun`: the transaction that carries it commits a delivered range.
@@ -787,11 +831,9 @@ impl Lane {
             .iter()
             .chain(&self.prepared)
             .any(|batch| batch.holds(partition))
-            || self
-                .transaction
-                .iter()
-                .filter_map(|open| open.promised.as_ref())
-                .any(|batch| batch.holds(partition))
+            || self.transaction.iter().any(|open| {
+                open.promised.as_ref().is_some_and(|batch| batch.holds(partition)) || open.begins.contains(&partition)
+            })
     }
 
     fn hand_back(&mut self, actions: &mut Vec<Action>) {

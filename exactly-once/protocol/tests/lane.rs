@@ -47,8 +47,11 @@ impl Driver {
         let stored = |partition: &Partition| {
             let stored = Stored {
                 offset: 0,
-                committed: false,
-                metadata: Ok(Metadata::Nothing),
+                committed: true,
+                metadata: Ok(Metadata::Settled {
+                    marks: Marks::default(),
+                    fed: 0,
+                }),
                 witnesses: Some(Witnesses::default()),
             };
             (*partition, stored)
@@ -428,4 +431,39 @@ fn witnesses_are_asked_once_for_each_assignment_and_stop_what_they_contradict() 
     let offsets = vec![(P0, stored)];
     let stopped = driver.step(Event::OffsetsRead { epoch, offsets });
     assert_eq!(stopped, [Action::Stop(P0, StopCode::OffsetBehind)]);
+}
+
+/// Scenario: the group has no offset of two partitions; `start` says where they begin. Records of one come before anything is
+/// committed.
+/// Guarantees: both beginnings are committed at once, before anything is promised, so that a restart cannot begin elsewhere;
+/// then nothing more is said of them.
+#[test]
+fn where_partitions_begin_is_committed_before_anything_else() {
+    let mut driver = Driver::flowing();
+    driver.step(Event::Lost(vec![P0]));
+    let asked = driver.step(Event::Assigned(vec![P0, P1]));
+    let Some(Action::ReadOffsets { epoch, .. }) = asked.last() else {
+        panic!("{asked:?}")
+    };
+    let stored = |offset| Stored {
+        offset,
+        committed: false,
+        metadata: Ok(Metadata::Nothing),
+        witnesses: Some(Witnesses::default()),
+    };
+    let offsets = vec![(P0, stored(70)), (P1, stored(5))];
+    let begun = driver.step(Event::OffsetsRead { epoch: *epoch, offsets });
+    let (epoch, first) = transaction(&begun[2..]);
+    let beginning = |fed| Metadata::Settled {
+        marks: Marks::default(),
+        fed,
+    };
+    assert_eq!(first.offsets, [(P0, 70, beginning(70)), (P1, 5, beginning(5))]);
+    assert_eq!((first.commits, first.promises), (None, None));
+    assert_eq!(driver.prepare(1, 70, 72), [], "a transaction is open");
+    let promises = driver.commit(epoch);
+    let (_, second) = transaction(&promises);
+    let [(P0, 70, Metadata::Promised(_))] = &second.offsets[..] else {
+        panic!("{second:?}")
+    };
 }
