@@ -87,7 +87,9 @@ async fn start(partition: &str, at: i64, common: &Common) -> Result<(), Failure>
     let producer = Producer::of(&pipeline)?;
     let (audit, record) = (&pipeline.audit.topic, partitions.audit(&planned));
     producer.send(audit, Some(partition), &record, OwnedHeaders::new())?;
-    producer.finish()?;
+    if let (_, Some(failure)) = producer.finish() {
+        return Err(failure);
+    }
     partitions.start(&planned)?;
     if common.json {
         println!(

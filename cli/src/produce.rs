@@ -65,20 +65,33 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
     };
     let producer = Producer::of(&pipeline)?;
     let mut faults = 0_u64;
+    let mut failed = None;
     for (number, line) in BufReader::new(input).lines().enumerate() {
-        let line = line?;
+        let line = match line {
+            Ok(line) => line,
+            Err(error) => {
+                failed = Some(Failure::from(error));
+                break;
+            }
+        };
         if line.trim().is_empty() {
             continue;
         }
         match recipe.record(&line) {
-            Ok(record) => send(&producer, source, schema.id, &record)?,
+            Ok(record) => {
+                if let Err(error) = send(&producer, source, schema.id, &record) {
+                    failed = Some(error);
+                    break;
+                }
+            }
             Err(fault) => {
                 faults += 1;
                 eprintln!("line {}: {fault}", number + 1);
             }
         }
     }
-    let produced = producer.finish()?;
+    let (produced, refused) = producer.finish();
+    failed = failed.or(refused);
     if args.common.json {
         let done =
             serde_json::json!({"topic": source.topic, "schema_id": schema.id, "produced": produced, "faults": faults});
@@ -89,7 +102,11 @@ pub async fn run(args: ProduceArgs) -> Result<(), Failure> {
             source.topic, schema.id
         );
     }
-    if faults == 0 { Ok(()) } else { Err(Failure::Found) }
+    match failed {
+        Some(failure) => Err(failure),
+        None if faults > 0 => Err(Failure::Found),
+        None => Ok(()),
+    }
 }
 
 fn send(producer: &Producer, source: &Source, id: u32, record: &Record) -> Result<(), Failure> {

@@ -70,13 +70,13 @@ impl Producer {
         }
     }
 
-    /// Waits for every answer; how many records were acknowledged.
-    pub fn finish(self) -> Result<u64, Failure> {
-        self.0.flush(ANSWER_WITHIN)?;
+    /// Waits for every answer: how many records were acknowledged, and why others were not.
+    pub fn finish(self) -> (u64, Option<Failure>) {
+        let flushed = self.0.flush(ANSWER_WITHIN);
         let answers = self.0.context();
-        match answers.refused.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(error) => Err(Failure::Error(format!("Kafka refuses records: {error}"))),
-            None => Ok(answers.acknowledged.load(Ordering::Relaxed)),
-        }
+        let refused = answers.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let failed = refused.or(flushed.err());
+        let failed = failed.map(|error| Failure::Error(format!("Kafka refuses records: {error}")));
+        (answers.acknowledged.load(Ordering::Relaxed), failed)
     }
 }

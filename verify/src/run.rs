@@ -62,9 +62,11 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
     let revision = compiled(&options.rules)?;
     let mut revisions = BTreeMap::new();
     for (id, rules) in &options.revisions {
-        let revision = compiled(rules)?;
-        // A directory has only what is in force now.
-        if revision.digest == id.1 {
+        // A directory has only what is in force now, and what was in force once may not fit the pipeline any more: either is
+        // missed only if a record needs it.
+        if let Ok(revision) = compiled(rules)
+            && revision.digest == id.1
+        {
             revisions.insert(*id, revision);
         }
     }

@@ -11,7 +11,8 @@ use thiserror::Error;
 
 use crate::metrics::Metrics;
 use crate::model::tables_of;
-use crate::sinks::Sinks;
+use crate::settle::safe;
+use crate::sinks::{Sinks, query_prefix};
 use crate::witnesses::{WitnessError, described, witnesses};
 use crate::worker::{WorkerError, clickhouse, connection, start};
 
@@ -161,8 +162,10 @@ impl Partitions {
     }
 
     /// Looks whether a partition can go on at `at`, whatever is committed or promised now. Refused where a worker would stop at
-    /// once because sinks have something else.
+    /// once because sinks have something else, and while workers run.
     pub async fn plan(&self, topic: &str, partition: i32, at: i64) -> Result<Planned, PartitionsError> {
+        // Kafka would refuse the offset in the end, but only after the audit has its record.
+        self.operator.nobody_in_group(ANSWER_WITHIN)?;
         let partitions = self.operator.partitions(ANSWER_WITHIN)?;
         let wanted = |one: &&Partition| self.topics.name(**one) == topic && one.partition == partition;
         let Some(partition) = partitions.iter().find(wanted).copied() else {
@@ -173,6 +176,9 @@ impl Partitions {
             return Err(PartitionsError::Outside { at, oldest, end });
         }
         let before = self.stored(&[partition]).await?;
+        if let Some((_, stored)) = before.first() {
+            self.wait_for_inserts(stored).await?;
+        }
         let before = before
             .first()
             .map(|(_, stored)| described(&self.pipeline, stored))
@@ -234,17 +240,39 @@ impl Partitions {
         Ok(self.operator.commit(planned.partition, planned.at, &planned.metadata)?)
     }
 
+    /// Until nothing of a pending promise can land any more: rows that came after the sinks were asked would come twice.
+    async fn wait_for_inserts(&self, stored: &Stored) -> Result<(), PartitionsError> {
+        let Ok(Metadata::Promised(promise)) = &stored.metadata else {
+            return Ok(());
+        };
+        let grace_ms = i64::try_from(self.pipeline.batch.grace.as_millis()).unwrap_or(i64::MAX);
+        let after_ms = promise.deadline_ms.saturating_add(grace_ms);
+        let prefix = query_prefix(&self.pipeline.name, promise.token);
+        while let Some(wait) = safe(&self.sinks.clickhouse, after_ms, &prefix)
+            .await
+            .map_err(WitnessError::from)?
+        {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Partitions of which lanes have committed more while the sinks were asked have no witnesses: the two are of different
+    /// moments.
+    async fn forget_moved(&self, offsets: &mut [(Partition, Stored)]) -> Result<(), PartitionsError> {
+        let partitions: Vec<Partition> = offsets.iter().map(|(partition, _)| *partition).collect();
+        let again = self.readable(&partitions).await?;
+        for ((_, stored), (_, now)) in offsets.iter_mut().zip(again) {
+            if (stored.offset, &stored.metadata) != (now.offset, &now.metadata) {
+                stored.witnesses = None;
+            }
+        }
+        Ok(())
+    }
+
     /// With what sinks have of them.
     async fn stored(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Stored)>, PartitionsError> {
-        let (reader, first) = (self.operator.reader(), start(&self.pipeline));
-        let until = Instant::now() + READABLE_WITHIN;
-        let mut offsets = loop {
-            match reader.read(partitions, first, ANSWER_WITHIN) {
-                Ok(offsets) => break offsets,
-                Err(error) if Instant::now() >= until => return Err(PartitionsError::Unanswered(error.to_string())),
-                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
-            }
-        };
+        let mut offsets = self.readable(partitions).await?;
         let topics = self.topic_ids(partitions)?;
         let reaches: Vec<(Partition, i64)> = offsets
             .iter()
@@ -254,7 +282,24 @@ impl Partitions {
         for (partition, stored) in &mut offsets {
             stored.witnesses = told.remove(partition);
         }
+        self.forget_moved(&mut offsets).await?;
         Ok(offsets)
+    }
+
+    /// The committed offsets alone, in the order of the partitions, once no transaction is open on them.
+    async fn readable(&self, partitions: &[Partition]) -> Result<Vec<(Partition, Stored)>, PartitionsError> {
+        let (reader, first) = (self.operator.reader(), start(&self.pipeline));
+        let until = Instant::now() + READABLE_WITHIN;
+        loop {
+            match reader.read(partitions, first, ANSWER_WITHIN) {
+                Ok(mut offsets) => {
+                    offsets.sort_unstable_by_key(|(partition, _)| *partition);
+                    return Ok(offsets);
+                }
+                Err(error) if Instant::now() >= until => return Err(PartitionsError::Unanswered(error.to_string())),
+                Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+            }
+        }
     }
 
     fn topic_ids(&self, partitions: &[Partition]) -> Result<std::collections::BTreeMap<u16, u128>, PartitionsError> {

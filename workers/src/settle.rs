@@ -64,7 +64,11 @@ pub async fn read_back(client: &Client, model: &Model, promise: &Promise, range:
 }
 
 /// `None` if nothing of the old promise can still land; otherwise how long to wait before asking again.
-async fn safe(client: &Client, after_ms: i64, prefix: &str) -> Result<Option<Duration>, clickhouse_sink::Error> {
+pub(crate) async fn safe(
+    client: &Client,
+    after_ms: i64,
+    prefix: &str,
+) -> Result<Option<Duration>, clickhouse_sink::Error> {
     let now_ms = client.now_ms().await?;
     if now_ms <= after_ms {
         let wait = u64::try_from(after_ms - now_ms + 1).unwrap_or(0);

@@ -18,6 +18,7 @@ use crate::settings::{self, Connection};
 pub struct Operator {
     consumer: Arc<BaseConsumer>,
     topics: Topics,
+    group: String,
 }
 
 impl Operator {
@@ -30,7 +31,23 @@ impl Operator {
         Ok(Operator {
             consumer: Arc::new(consumer),
             topics: topics.clone(),
+            group: connection.group.clone(),
         })
+    }
+
+    /// Fails with [`Error::Members`] while somebody is in the group. Blocks for `timeout` at most.
+    ///
+    /// # Errors
+    /// [`Error::Consumer`] when no broker answers.
+    pub fn nobody_in_group(&self, timeout: Duration) -> Result<(), Error> {
+        let groups = self.consumer.fetch_group_list(Some(&self.group), timeout);
+        let groups = groups.map_err(Error::Consumer)?;
+        let empty = |group: &rdkafka::groups::GroupInfo| group.members().is_empty();
+        if groups.groups().iter().all(empty) {
+            Ok(())
+        } else {
+            Err(Error::Members)
+        }
     }
 
     /// Reads committed offsets and topics' ids.

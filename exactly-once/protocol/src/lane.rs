@@ -275,8 +275,13 @@ impl Lane {
             if owned.phase != Phase::Reading(Some(epoch)) || leaving {
                 continue;
             }
-            let next = stored.offset;
+            // A partition whose beginning is not committed yet still begins where it was said to.
+            let kept = owned.beginning.filter(|_| owned.witnessed && !stored.committed);
+            let next = kept.unwrap_or(stored.offset);
+            // Kafka drops a group's offsets with their topic, even while the group has members.
+            let vanished = owned.witnessed && !stored.committed && kept.is_none();
             let disagreement = disagreement(&stored).err();
+            let disagreement = disagreement.or(vanished.then_some(StopCode::OffsetBehind));
             owned.witnessed |= stored.witnesses.is_some() && disagreement.is_none();
             let found = stored
                 .metadata
@@ -304,10 +309,7 @@ impl Lane {
                     promise: promise.clone(),
                 },
                 Phase::Stopped(code) => Action::Stop(partition, *code),
-                _ => Action::Collect {
-                    partition,
-                    from: stored.offset,
-                },
+                _ => Action::Collect { partition, from: next },
             });
             owned.quiet = !matches!(owned.phase, Phase::Flowing { .. });
         }
@@ -476,6 +478,14 @@ impl Lane {
     }
 
     fn unsettled(&mut self, partition: Partition, code: StopCode, actions: &mut Vec<Action>) {
+        // Stopping the first partition of a topic makes the lane read the others again: they are another topic's, too.
+        let read_again = matches!(
+            self.owned.get(&partition).map(|owned| &owned.phase),
+            Some(Phase::Reading(_))
+        );
+        if read_again && code == StopCode::TopicReplaced {
+            return self.stop(partition, code, actions);
+        }
         if matches!(
             self.owned.get(&partition),
             Some(Owned {

@@ -467,3 +467,44 @@ fn where_partitions_begin_is_committed_before_anything_else() {
         panic!("{second:?}")
     };
 }
+
+/// Scenario: a topic of which the lane owns two partitions is made again while a batch is in flight; then a partition's offset is
+/// gone when it is read again.
+/// Guarantees: every partition of the topic stops, also those that are being read again because the first one stopped; an offset
+/// that vanishes is no first start.
+#[test]
+fn every_partition_of_a_topic_that_was_made_again_stops_and_an_offset_that_vanishes_does() {
+    const OTHER: Partition = Partition { topic: 0, partition: 1 };
+    let mut driver = Driver::owning(&[P0, OTHER, P1]);
+    driver.prepare(1, 0, 3);
+    let mut actions = driver.step(Event::Unsettled(P0, StopCode::TopicReplaced));
+    actions.extend(driver.step(Event::Unsettled(OTHER, StopCode::TopicReplaced)));
+    let stops: Vec<&Action> = actions
+        .iter()
+        .filter(|action| matches!(action, Action::Stop(..)))
+        .collect();
+    let stop = |partition| Action::Stop(partition, StopCode::TopicReplaced);
+    assert_eq!(stops, [&stop(P0), &stop(OTHER)]);
+    let epoch = actions.iter().find_map(|action| match action {
+        Action::NewProducer { epoch } => Some(*epoch),
+        _ => None,
+    });
+    let asked = driver.step(Event::ProducerReady { epoch: epoch.unwrap() });
+    let [Action::ReadOffsets { epoch, partitions }] = &asked[..] else {
+        panic!("{asked:?}")
+    };
+    let wanted = Wanted {
+        partition: P1,
+        witnesses: false,
+    };
+    assert_eq!(partitions[..], [wanted]);
+    let vanished = Stored {
+        offset: 0,
+        committed: false,
+        metadata: Ok(Metadata::Nothing),
+        witnesses: None,
+    };
+    let offsets = vec![(P1, vanished)];
+    let stopped = driver.step(Event::OffsetsRead { epoch: *epoch, offsets });
+    assert_eq!(stopped, [Action::Stop(P1, StopCode::OffsetBehind)]);
+}

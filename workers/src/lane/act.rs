@@ -38,6 +38,7 @@ impl LaneLoop {
         match action {
             Action::ReadOffsets { epoch, partitions } => self.read_offsets(group, epoch, partitions),
             Action::Collect { partition, from } => {
+                self.found.remove(&partition);
                 self.flows.insert(
                     partition,
                     Flow {

@@ -53,6 +53,11 @@ impl LaneLoop {
             if let Some(witnesses) = &stored.witnesses {
                 self.found.insert(*partition, described(&self.model.pipeline, stored));
                 if let Some(id) = witnesses.topic {
+                    let known = self.topic_ids.get(&partition.topic);
+                    // What the lane holds of the topic already is of the one before.
+                    if known.is_some_and(|known| *known != id) {
+                        self.topic_replaced(partition.topic);
+                    }
                     self.topic_ids.insert(partition.topic, id);
                 }
             }
@@ -93,7 +98,6 @@ impl LaneLoop {
         let of_topic = self.flows.keys().filter(|partition| partition.topic == topic);
         let stopped = of_topic.map(|partition| Event::Unsettled(*partition, StopCode::TopicReplaced));
         self.events.extend(stopped);
-        self.topic_ids.remove(&topic);
     }
 }
 
