@@ -8,5 +8,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 last="$CARGO_TARGET_DIR/last-clone"
 mkdir -p "$CARGO_TARGET_DIR"
 [ "$(cat "$last" 2>/dev/null)" = "$PWD" ] && exit 0
-find . -name .git -prune -o -name .sluice -prune -o -type f -exec touch -c {} +
+find . \( -name .git -o -name .sluice -o -path ./target \) -prune -o -type f -exec touch -c {} +
 printf '%s\n' "$PWD" > "$last"

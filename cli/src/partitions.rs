@@ -69,7 +69,6 @@ fn standing(state: &PartitionState) -> String {
     match (state.stops, state.committed) {
         (Some(code), _) => format!("{code}: {} (docs/errors/{code}.md)", state.found),
         (None, None) => "not begun".to_owned(),
-        (None, Some(offset)) if offset < state.oldest => format!("SLU-103: the oldest offset is {}", state.oldest),
         (None, Some(offset)) => format!("lag {}", (state.end - offset).max(0)),
     }
 }

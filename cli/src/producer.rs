@@ -63,6 +63,7 @@ impl Producer {
             match self.0.send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    // The client's own thread empties it, as fast as the brokers take records.
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err((error, _)) => return Err(error.into()),

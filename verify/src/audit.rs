@@ -136,6 +136,13 @@ impl Audit {
             ranges.retain(|range| range.topic_id == newest || range.topic_id == 0);
             let of = (topic.clone(), *partition, i64::MIN)..=(topic.clone(), *partition, i64::MAX);
             for ((.., at), since_ms) in self.starts.range(of) {
+                // A start that Kafka refused in the end, or after which nothing came, takes nothing back.
+                if !ranges
+                    .iter()
+                    .any(|range| range.start == *at && range.at_ms >= *since_ms)
+                {
+                    continue;
+                }
                 for range in ranges.iter_mut().filter(|range| range.at_ms < *since_ms) {
                     range.end = range.end.min(*at);
                 }
@@ -265,6 +272,8 @@ mod tests {
         let back = audit(&[(0, 5), (5, 12), (5, 9), (9, 12)], &[5]);
         assert_eq!(tiling(&back, 12), (3, 0, 0), "back, and cut in another way");
         assert_eq!(back.rules_of("t", 0, 6).map(|rules| rules.0), Some(5));
+        let refused = audit(&[(0, 5), (5, 12)], &[3]);
+        assert_eq!(tiling(&refused, 12), (2, 0, 0), "no start took place");
         let within = audit(&[(0, 5), (5, 12), (3, 12)], &[3]);
         assert_eq!(tiling(&within, 12), (2, 0, 0), "back into a range");
     }

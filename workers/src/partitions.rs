@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Operator, Topics};
-use exactly_once_protocol::{Cursor, Marks, Metadata, Partition, Stored, disagreement};
+use exactly_once_protocol::{Cursor, Marks, Metadata, Partition, StopCode, Stored, disagreement};
 use pipeline::Pipeline;
 use serde::Serialize;
 use thiserror::Error;
@@ -115,13 +115,8 @@ impl Partitions {
     /// Connects lazily.
     pub fn of(pipeline: Pipeline) -> Result<Partitions, PartitionsError> {
         let pipeline = Arc::new(pipeline);
-        let kafka = pipeline
-            .connections
-            .kafka
-            .as_ref()
-            .ok_or(WorkerError::NoAddress("kafka"))?;
         let topics = Topics::new(pipeline.sources.iter().map(|source| source.topic.clone()).collect());
-        let operator = Operator::new(&connection(&pipeline, kafka, "partitions")?, &topics)?;
+        let operator = Operator::new(&connection(&pipeline, "partitions")?, &topics)?;
         let metrics = Arc::new(Metrics::new(&mut serve::registry()));
         let health = serve::Health::new("partitions");
         let sinks = Sinks::new(Arc::clone(&pipeline), clickhouse(&pipeline)?, health, metrics)?;
@@ -143,10 +138,8 @@ impl Partitions {
                 Ok(Metadata::Promised(promise)) if promise.end > promise.start => Some(promise.end),
                 _ => None,
             };
-            let stops = match &stored.metadata {
-                Err(_) => Some(exactly_once_protocol::StopCode::PromiseUnreadable),
-                Ok(_) => disagreement(&stored).err(),
-            };
+            let gone = stored.committed && stored.offset < oldest;
+            let stops = disagreement(&stored).err().or(gone.then_some(StopCode::OffsetsGone));
             states.push(PartitionState {
                 topic: self.topics.name(partition).to_owned(),
                 partition: partition.partition,
@@ -154,7 +147,7 @@ impl Partitions {
                 promised_to,
                 oldest,
                 end,
-                stops: stops.map(exactly_once_protocol::StopCode::code),
+                stops: stops.map(StopCode::code),
                 found: described(&self.pipeline, &stored),
             });
         }
@@ -175,7 +168,7 @@ impl Partitions {
         if !(oldest..=end).contains(&at) {
             return Err(PartitionsError::Outside { at, oldest, end });
         }
-        let before = self.stored(&[partition]).await?;
+        let before = self.readable(&[partition]).await?;
         if let Some((_, stored)) = before.first() {
             self.wait_for_inserts(stored).await?;
         }
@@ -219,8 +212,8 @@ impl Partitions {
         })
     }
 
-    /// The audit's record of a start. It has to be written before [`Partitions::start`]: one too many excuses a gap that is not
-    /// there, one that is missing would be a false alarm of the verifier's for ever.
+    /// The audit's record of a start. It has to be written before [`Partitions::start`]: one that is missing would be a false alarm
+    /// of the verifier's for ever, and one whose start did not take place counts for nothing, because no range begins there.
     pub fn audit(&self, planned: &Planned) -> Vec<u8> {
         let record = serde_json::json!({
             "v": crate::audit::VERSION,

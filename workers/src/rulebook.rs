@@ -76,13 +76,9 @@ pub struct Rulebook {
 }
 
 impl Rulebook {
-    /// Makes the directory for kept revisions. Asks nobody yet.
+    /// Asks nobody yet, and writes nothing.
     pub fn open(from: RulesFrom, pipeline: &str, state_dir: &Path) -> Result<Rulebook, RulebookError> {
         let state = state_dir.join("rules");
-        std::fs::create_dir_all(&state).map_err(|error| RulebookError::Disk {
-            path: state.clone(),
-            error,
-        })?;
         let client = match &from {
             RulesFrom::Service { url, tls } => {
                 let endpoint = crate::endpoint::endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
@@ -257,6 +253,7 @@ impl Rulebook {
         let path = self.path((kept.number, kept.digest));
         let write = |path: &Path| -> std::io::Result<()> {
             let text = serde_json::to_vec(kept).map_err(std::io::Error::other)?;
+            std::fs::create_dir_all(&self.state)?;
             for target in [path.to_path_buf(), self.state.join("newest.json")] {
                 let scratch = target.with_extension(format!("{}.tmp", std::process::id()));
                 std::fs::write(&scratch, &text)?;

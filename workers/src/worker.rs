@@ -117,11 +117,6 @@ impl Surroundings for Worker {
 /// Runs a worker until `stop` is requested; then what is in flight finishes and it returns.
 pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Result<(), WorkerError> {
     let pipeline = Arc::new(pipeline);
-    let kafka = pipeline
-        .connections
-        .kafka
-        .as_ref()
-        .ok_or(WorkerError::NoAddress("kafka"))?;
     let clickhouse = clickhouse(&pipeline)?;
     let health = serve::Health::new("worker");
     let mut metrics_registry = serve::registry();
@@ -141,7 +136,7 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         evolve: Notify::new(),
         pipeline: Arc::clone(&pipeline),
     });
-    let client = connection(&pipeline, kafka, &options.name)?;
+    let client = connection(&pipeline, &options.name)?;
     let started = async {
         first_topics(&pipeline, client, &health).await;
         let model = Arc::new(first_tables(async || first_model(&worker).await, &clickhouse, &health).await?);
@@ -192,7 +187,7 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
     for lane in 0..lanes {
         let settings = LaneSettings {
             slot: format!("{}-{lane}", options.name),
-            connection: connection(&pipeline, kafka, &format!("{}-{lane}", options.name))?,
+            connection: connection(&pipeline, &format!("{}-{lane}", options.name))?,
             start: start(&pipeline),
             lanes,
         };
@@ -441,7 +436,12 @@ pub fn kafka_properties(kafka: &pipeline::Kafka) -> Result<std::collections::BTr
 }
 
 /// How a client of this name reaches a pipeline's Kafka.
-pub fn connection(pipeline: &Pipeline, kafka: &pipeline::Kafka, client: &str) -> Result<Connection, WorkerError> {
+pub fn connection(pipeline: &Pipeline, client: &str) -> Result<Connection, WorkerError> {
+    let kafka = pipeline
+        .connections
+        .kafka
+        .as_ref()
+        .ok_or(WorkerError::NoAddress("kafka"))?;
     Ok(Connection {
         brokers: kafka.brokers.clone(),
         properties: kafka_properties(kafka)?,

@@ -9,14 +9,15 @@
 //! alone, and a promise ends only by a commit past what it may have fed, or by being settled.
 
 mod feeding;
+mod transactions;
+mod leaving;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::promise::{Marks, Metadata, Promise};
 use crate::witnesses::disagreement;
 use crate::words::{
-    Action, BatchId, Delivered, Event, FEEDING, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode,
-    Transaction, TxnEnd, Wanted,
+    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Wanted,
 };
 
 /// An aborted transaction is begun again this often before everything is read again.
@@ -107,6 +108,14 @@ impl Batch {
         !matches!(self.kind, Kind::Recovery { missing: false })
     }
 
+    /// Partitions of which it delivers something to sinks; the others take part so that rollups are fed.
+    fn delivers(&self) -> impl Iterator<Item = Partition> + '_ {
+        let ranges = self.ranges.iter().map(|output| output.range);
+        ranges
+            .filter(|range| range.start < range.end)
+            .map(|range| range.partition)
+    }
+
     fn holds(&self, partition: Partition) -> bool {
         self.ranges.iter().any(|output| output.range.partition == partition)
     }
@@ -120,7 +129,7 @@ struct OpenTransaction {
     /// Taken out of `prepared` while its promise is under way.
     promised: Option<Batch>,
     /// Partitions of which it commits the first offset ever.
-    begins: Vec<Partition>,
+    beginnings: Vec<Partition>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -280,9 +289,9 @@ impl Lane {
             let next = kept.unwrap_or(stored.offset);
             // Kafka drops a group's offsets with their topic, even while the group has members.
             let vanished = owned.witnessed && !stored.committed && kept.is_none();
-            let disagreement = disagreement(&stored).err();
-            let disagreement = disagreement.or(vanished.then_some(StopCode::OffsetBehind));
-            owned.witnessed |= stored.witnesses.is_some() && disagreement.is_none();
+            let stop = disagreement(&stored).err();
+            let stop = stop.or(vanished.then_some(StopCode::OffsetBehind));
+            owned.witnessed |= stored.witnesses.is_some() && stop.is_none();
             let found = stored
                 .metadata
                 .as_ref()
@@ -295,13 +304,13 @@ impl Lane {
                 topic: told.or(found.topic).or(owned.marks.topic),
                 sinks: found.sinks,
             };
-            owned.beginning = (!stored.committed && disagreement.is_none()).then_some(next);
-            owned.phase = match (disagreement, stored.metadata) {
+            owned.beginning = (!stored.committed && stop.is_none()).then_some(next);
+            owned.phase = match (stop, stored.metadata) {
                 (Some(code), _) => Phase::Stopped(code),
+                (None, Err(_)) => Phase::Stopped(StopCode::PromiseUnreadable),
                 (None, Ok(Metadata::Nothing)) => Phase::Flowing { next, fed: next },
-                (None, Ok(Metadata::Settled { fed, .. })) if fed <= next => Phase::Flowing { next, fed },
-                (None, Ok(Metadata::Promised(promise))) if promise.start == next => Phase::Doubtful(promise),
-                (None, Ok(_) | Err(_)) => Phase::Stopped(StopCode::PromiseUnreadable),
+                (None, Ok(Metadata::Settled { fed, .. })) => Phase::Flowing { next, fed },
+                (None, Ok(Metadata::Promised(promise))) => Phase::Doubtful(promise),
             };
             actions.push(match &owned.phase {
                 Phase::Doubtful(promise) => Action::Settle {
@@ -523,378 +532,6 @@ impl Lane {
                 }
                 self.abandon(false, actions);
             }
-        }
-    }
-
-    // --- transactions ------------------------------------------------------------------------------------------------
-
-    fn transaction_ended(&mut self, now: Now, epoch: u64, end: TxnEnd, actions: &mut Vec<Action>) {
-        if self.transaction.as_ref().is_none_or(|open| open.epoch != epoch) {
-            return;
-        }
-        let Some(open) = self.transaction.take() else { return };
-        match end {
-            TxnEnd::Committed => {
-                self.aborts = 0;
-                for partition in &open.begins {
-                    if let Some(owned) = self.owned.get_mut(partition) {
-                        owned.beginning = None;
-                    }
-                }
-                if open.commits
-                    && let Some(done) = self.current.take()
-                {
-                    self.note_fed(&done);
-                    self.note_begun(&done);
-                    self.settle_recovered(&done, actions);
-                    actions.push(Action::Done(done.id));
-                }
-                if let Some(batch) = open.promised {
-                    self.deliver(batch, actions);
-                }
-            }
-            TxnEnd::Aborted => {
-                self.put_back(open.promised);
-                self.aborted(now, actions);
-            }
-            TxnEnd::Doubt => {
-                self.put_back(open.promised);
-                self.abandon(true, actions);
-            }
-        }
-    }
-
-    /// An abort is a certain outcome: nothing of the transaction took place, and what was delivered stays delivered. The
-    /// usual reason is a rebalance that the member has not heard of yet; the next attempt carries its new generation.
-    /// A member that has lost its partitions is refused until it hears of that, too.
-    fn aborted(&mut self, now: Now, actions: &mut Vec<Action>) {
-        self.aborts += 1;
-        if self.aborts > ABORTS_MAX {
-            return self.abandon(false, actions);
-        }
-        let wait = ABORT_WAIT_MS << (self.aborts - 1).min(16);
-        self.begin_at_ms = now.monotonic_ms + wait.min(ABORT_WAIT_MAX_MS);
-    }
-
-    /// Every gRPC sink has got the batch's ranges.
-    fn note_begun(&mut self, done: &Batch) {
-        for output in done
-            .ranges
-            .iter()
-            .filter(|output| output.range.start < output.range.end)
-        {
-            if let Some(owned) = self.owned.get_mut(&output.range.partition) {
-                owned.marks.sinks.clone_from(&self.settings.sinks);
-            }
-        }
-    }
-
-    fn put_back(&mut self, promised: Option<Batch>) {
-        if let Some(mut batch) = promised {
-            // What it feeds is chosen anew, and at once.
-            if batch.forget_feeds() {
-                self.fed_at_ms.clear();
-            }
-            if batch.id < FEEDING {
-                self.prepared.push_front(batch);
-            }
-        }
-    }
-
-    /// A recovered range is committed: its partition flows again.
-    fn settle_recovered(&mut self, batch: &Batch, actions: &mut Vec<Action>) {
-        if batch.kind == Kind::New {
-            return;
-        }
-        for output in &batch.ranges {
-            let partition = output.range.partition;
-            let from = output.range.end;
-            if let Some(owned) = self.owned.get_mut(&partition)
-                && matches!(owned.phase, Phase::Doubtful(_))
-            {
-                owned.phase = Phase::Flowing { next: from, fed: from };
-                if self.draining_since_ms.is_none() && !is_revoking(&self.revoking, partition) {
-                    owned.quiet = false;
-                    actions.push(Action::Collect { partition, from });
-                }
-            }
-        }
-    }
-
-    fn deliver(&mut self, batch: Batch, actions: &mut Vec<Action>) {
-        let begins = batch
-            .ranges
-            .iter()
-            .filter(|output| output.range.start < output.range.end);
-        let begins = begins.flat_map(|output| {
-            let partition = output.range.partition;
-            let has = self.owned.get(&partition).map(|owned| owned.marks.sinks.as_slice());
-            let lacks = move |sink: &&u64| !has.unwrap_or_default().contains(sink);
-            self.settings
-                .sinks
-                .iter()
-                .filter(lacks)
-                .map(move |sink| (partition, *sink))
-        });
-        actions.push(Action::Deliver {
-            batch: batch.id,
-            deadline_ms: batch.deadline_ms,
-            token: batch.token,
-            feeds: batch.feeds.clone(),
-            begins: begins.collect(),
-        });
-        self.current = Some(batch);
-    }
-
-    fn producer_ready(&mut self, epoch: u64, actions: &mut Vec<Action>) {
-        if self.producer == Producer::Renewing(epoch) {
-            self.producer = Producer::Ready;
-            self.read(actions);
-        }
-    }
-
-    /// The one place where the lane moves on.
-    fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let may_begin = now.monotonic_ms >= self.begin_at_ms;
-        if self.producer == Producer::Ready && self.transaction.is_none() && may_begin {
-            if self.current.is_none() && self.prepared.is_empty() {
-                self.feed_alone(now);
-            }
-            match &self.current {
-                Some(batch) if batch.delivered => self.begin(now, true, actions),
-                Some(_) => {}
-                None => match self.prepared.front() {
-                    Some(batch) if batch.needs_promise() => self.begin(now, false, actions),
-                    Some(_) => {
-                        if let Some(batch) = self.prepared.pop_front() {
-                            self.deliver(batch, actions);
-                        }
-                    }
-                    None if self.beginnings().next().is_some() => self.begin(now, false, actions),
-                    None => {}
-                },
-            }
-        }
-        self.hand_back(actions);
-        self.leave(actions);
-    }
-
-    fn token(&self, id: BatchId) -> u64 {
-        xxhash_rust::xxh3::xxh3_64_with_seed(&id.to_le_bytes(), self.settings.token_seed)
-    }
-
-    /// One transaction: the end offsets of what is delivered, and the promise of what comes next.
-    fn begin(&mut self, now: Now, commits: bool, actions: &mut Vec<Action>) {
-        let mut offsets: BTreeMap<Partition, (i64, Metadata)> = BTreeMap::new();
-        let mut fed: BTreeMap<Partition, i64> = BTreeMap::new();
-        let committed = self.current.as_ref().filter(|_| commits);
-        for (batch, output) in committed
-            .iter()
-            .flat_map(|batch| batch.ranges.iter().map(move |o| (*batch, o)))
-        {
-            let Range { partition, end, .. } = output.range;
-            let known = match self.owned.get(&partition).map(|owned| &owned.phase) {
-                Some(Phase::Flowing { fed, .. }) => *fed,
-                _ => end,
-            };
-            let from = batch.fed_after(output, known);
-            fed.insert(partition, from);
-            let marks = self.marks(partition, output.range.start < end);
-            offsets.insert(partition, (end, Metadata::Settled { marks, fed: from }));
-        }
-        let delivered = |output: &&RangeOutput| output.range.start < output.range.end;
-        let committed_ranges: BTreeSet<Partition> = committed
-            .iter()
-            .flat_map(|batch| batch.ranges.iter().filter(delivered))
-            .map(|output| output.range.partition)
-            .collect();
-        let committed = committed.map(|batch| batch.id);
-        let mut promised = None;
-        if self.prepared.front().is_some_and(Batch::needs_promise)
-            && let Some(mut batch) = self.prepared.pop_front()
-        {
-            self.feed_with(now, &mut batch, &fed);
-            let deadline_ms = now.sink_ms + self.settings.deadline_span_ms;
-            batch.deadline_ms = Some(deadline_ms);
-            for (output, attempt) in batch.ranges.iter().zip(&batch.attempts) {
-                let Range { partition, start, end } = output.range;
-                let fed = match self.owned.get(&partition).map(|owned| &owned.phase) {
-                    Some(Phase::Flowing { fed: known, .. }) => fed.get(&partition).copied().unwrap_or(*known),
-                    Some(Phase::Doubtful(promise)) => promise.fed,
-                    _ => start,
-                };
-                let follows = committed_ranges.contains(&partition);
-                let promise = Promise {
-                    marks: self.marks(partition, follows),
-                    start,
-                    end,
-                    outputs: output.outputs,
-                    digest: output.digest,
-                    rules: batch.rules,
-                    pipeline: self.settings.pipeline,
-                    token: batch.token,
-                    attempt: *attempt,
-                    deadline_ms,
-                    fed,
-                    unknown_schemas: output.unknown_schemas.clone(),
-                };
-                offsets.insert(partition, (start, Metadata::Promised(promise)));
-            }
-            promised = Some(batch);
-        }
-        // With whatever is committed anyway; a promise of the partition says where it begins, too.
-        for (partition, start) in self.beginnings() {
-            let marks = self.marks(partition, false);
-            let settled = Metadata::Settled { marks, fed: start };
-            offsets.entry(partition).or_insert((start, settled));
-        }
-        let begins = offsets
-            .keys()
-            .copied()
-            .filter(|partition| self.begins(*partition))
-            .collect();
-        let epoch = self.count();
-        let transaction = Transaction {
-            commits: committed,
-            promises: promised.as_ref().map(|batch| batch.id),
-            offsets: offsets
-                .into_iter()
-                .map(|(partition, (offset, metadata))| (partition, offset, metadata))
-                .collect(),
-        };
-        self.transaction = Some(OpenTransaction {
-            epoch,
-            since_ms: now.monotonic_ms,
-            commits: committed.is_some(),
-            promised,
-            begins,
-        });
-        actions.push(Action::Transact { epoch, transaction });
-    }
-
-    /// Partitions without a committed offset, and where they begin.
-    fn beginnings(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
-        let stays =
-            |partition: &Partition| self.draining_since_ms.is_none() && !is_revoking(&self.revoking, *partition);
-        let beginning = move |(partition, owned): (&Partition, &Owned)| {
-            let start = owned
-                .beginning
-                .filter(|_| stays(partition) && matches!(owned.phase, Phase::Flowing { .. }));
-            start.map(|start| (*partition, start))
-        };
-        self.owned.iter().filter_map(beginning)
-    }
-
-    fn begins(&self, partition: Partition) -> bool {
-        self.owned
-            .get(&partition)
-            .is_some_and(|owned| owned.beginning.is_some())
-    }
-
-    /// What an offset of the partition is marked with. `begun`: the transaction that carries it commits a delivered range.
-    fn marks(&self, partition: Partition, begun: bool) -> Marks {
-        let mut marks = self
-            .owned
-            .get(&partition)
-            .map(|owned| owned.marks.clone())
-            .unwrap_or_default();
-        if begun {
-            marks.sinks.clone_from(&self.settings.sinks);
-        }
-        marks
-    }
-
-    // --- doubt, hand-back, drain -------------------------------------------------------------------------------------
-
-    /// Drops everything in memory and reads the only truth again: committed offsets and their promises.
-    fn abandon(&mut self, discard: bool, actions: &mut Vec<Action>) {
-        let open = self.transaction.take();
-        (self.aborts, self.begin_at_ms) = (0, 0);
-        let discard = discard || open.is_some();
-        let in_memory = self
-            .current
-            .take()
-            .into_iter()
-            .chain(open.and_then(|open| open.promised));
-        for batch in in_memory.chain(std::mem::take(&mut self.prepared)) {
-            actions.push(Action::Drop(batch.id));
-        }
-        let mut forget = Vec::new();
-        for (partition, owned) in &mut self.owned {
-            if !matches!(owned.phase, Phase::Stopped(_)) {
-                owned.phase = Phase::Reading(None);
-                owned.quiet = true;
-                forget.push(*partition);
-            }
-        }
-        actions.push(Action::Forget(forget));
-        if discard && self.producer == Producer::Ready {
-            let epoch = self.count();
-            self.producer = Producer::Renewing(epoch);
-            actions.push(Action::NewProducer { epoch });
-        }
-        self.read(actions);
-    }
-
-    fn in_flight(&self, partition: Partition) -> bool {
-        self.current
-            .iter()
-            .chain(&self.prepared)
-            .any(|batch| batch.holds(partition))
-            || self.transaction.iter().any(|open| {
-                open.promised.as_ref().is_some_and(|batch| batch.holds(partition)) || open.begins.contains(&partition)
-            })
-    }
-
-    fn hand_back(&mut self, actions: &mut Vec<Action>) {
-        let Some(revoking) = &self.revoking else { return };
-        let free = revoking
-            .partitions
-            .iter()
-            .all(|partition| !self.in_flight(*partition) && self.owned.get(partition).is_none_or(|owned| owned.quiet));
-        if free && let Some(revoking) = self.revoking.take() {
-            for partition in &revoking.partitions {
-                self.owned.remove(partition);
-            }
-            actions.push(Action::Forget(revoking.partitions.clone()));
-            actions.push(Action::HandBack(revoking.partitions));
-        }
-    }
-
-    fn drain(&mut self, now: Now, actions: &mut Vec<Action>) {
-        if self.draining_since_ms.is_none() {
-            self.draining_since_ms = Some(now.monotonic_ms);
-            actions.push(Action::StopCollecting(self.owned.keys().copied().collect()));
-        }
-    }
-
-    fn leave(&mut self, actions: &mut Vec<Action>) {
-        let quiet = self.owned.values().all(|owned| owned.quiet);
-        let idle = self.current.is_none() && self.transaction.is_none() && self.prepared.is_empty();
-        let idle = idle && self.unfed(&BTreeMap::new()).next().is_none();
-        if self.draining_since_ms.is_some() && idle && quiet && !self.left {
-            self.left = true;
-            actions.push(Action::Leave);
-        }
-    }
-
-    fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
-        let hangs = |open: &OpenTransaction| {
-            now.monotonic_ms.saturating_sub(open.since_ms) > self.settings.transaction_watchdog_ms
-        };
-        if self.transaction.as_ref().is_some_and(hangs) {
-            self.abandon(true, actions);
-        }
-        let waited = |since: u64| now.monotonic_ms.saturating_sub(since) > self.settings.hand_back_wait_ms;
-        let too_long = self.revoking.as_ref().is_some_and(|revoking| waited(revoking.since_ms))
-            || self.draining_since_ms.is_some_and(waited);
-        let waiting_for_work = self.current.is_some()
-            || self.transaction.is_some()
-            || !self.prepared.is_empty()
-            || self.owned.values().any(|owned| !owned.quiet)
-            || (self.draining_since_ms.is_some() && self.unfed(&BTreeMap::new()).next().is_some());
-        if too_long && waiting_for_work {
-            self.abandon(false, actions);
         }
     }
 }

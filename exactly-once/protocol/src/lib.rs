@@ -3,7 +3,8 @@
 //! very code.
 //!
 //! In the order in which a range passes through it: [`Promise`] is what is committed before anything leaves the
-//! process (in the [`Metadata`] of an offset), [`disagreement`] says whether offset and sinks still tell the same, [`Lane`] is the machine, [`Event`] and [`Action`] are its seam.
+//! process (in the [`Metadata`] of an offset), [`disagreement`] says whether offset and sinks tell the same,
+//! [`Lane`] is the machine, [`Event`] and [`Action`] are its seam.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -8,9 +8,12 @@ use crate::words::{Cursor, StopCode, Stored};
 
 /// `Err`: why the partition must not be touched before an operator has looked.
 pub fn disagreement(stored: &Stored) -> Result<(), StopCode> {
-    let Ok(metadata) = &stored.metadata else {
-        return Ok(());
-    };
+    let metadata = match &stored.metadata {
+        Ok(Metadata::Promised(promise)) if promise.start != stored.offset => Err(StopCode::PromiseUnreadable),
+        Ok(Metadata::Settled { fed, .. }) if *fed > stored.offset => Err(StopCode::PromiseUnreadable),
+        Ok(metadata) => Ok(metadata),
+        Err(_) => Err(StopCode::PromiseUnreadable),
+    }?;
     if stored.committed && *metadata == Metadata::Nothing {
         return Err(StopCode::OffsetForeign);
     }
@@ -110,6 +113,20 @@ mod tests {
             committed: false,
             ..stored(40, Metadata::Nothing)
         }
+    }
+
+    #[test]
+    fn metadata_that_does_not_fit_its_offset_is_not_believed() {
+        let unreadable = Err(StopCode::PromiseUnreadable);
+        let mut moved = promised(10, 20);
+        moved.offset = 11;
+        assert_eq!(disagreement(&moved), unreadable);
+        let mut fed = settled(10, &[]);
+        fed.offset = 9;
+        assert_eq!(disagreement(&fed), unreadable);
+        let mut foreign = settled(10, &[]);
+        foreign.metadata = Metadata::decode(b"hello");
+        assert_eq!(disagreement(&foreign), unreadable);
     }
 
     #[test]

@@ -172,28 +172,13 @@ fn judge(
     impossible: &mut Vec<(Partition, StopCode)>,
 ) {
     for ((partition, part), outcome) in parts.iter().zip(outcomes) {
-        match outcome.kind() {
-            Kind::Applied | Kind::AlreadyApplied => {}
-            Kind::Gap => {
-                tracing::error!(
-                    sink = sink.settings.name,
-                    topic = part.topic,
-                    partition = part.partition,
-                    reason = outcome.reason,
-                    "gap"
-                );
-                impossible.push((*partition, StopCode::SinkGap));
-            }
-            Kind::Conflict | Kind::Unspecified => {
-                tracing::error!(
-                    sink = sink.settings.name,
-                    topic = part.topic,
-                    partition = part.partition,
-                    reason = outcome.reason,
-                    "conflict"
-                );
-                impossible.push((*partition, StopCode::SinkConflict));
-            }
-        }
+        let (what, code) = match outcome.kind() {
+            Kind::Applied | Kind::AlreadyApplied => continue,
+            Kind::Gap => ("gap", StopCode::SinkGap),
+            Kind::Conflict | Kind::Unspecified => ("conflict", StopCode::SinkConflict),
+        };
+        let (sink, topic, reason) = (&sink.settings.name, &part.topic, &outcome.reason);
+        tracing::error!(sink, topic, partition = part.partition, reason, "{what}");
+        impossible.push((*partition, code));
     }
 }

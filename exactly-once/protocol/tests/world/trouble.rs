@@ -1,6 +1,6 @@
 //! Crashes, lost members, rebalances.
 
-use exactly_once_protocol::Event;
+use exactly_once_protocol::{Event, Partition};
 
 use crate::{LANES, Mail, PARTITIONS, World, partition};
 
@@ -23,6 +23,11 @@ impl World {
         }
     }
 
+    fn owned_by(&self, lane: usize) -> Vec<Partition> {
+        let owned = self.owner.iter().filter(|(_, owner)| **owner == lane);
+        owned.map(|(partition, _)| *partition).collect()
+    }
+
     pub(crate) fn crash(&mut self) {
         let lane = self.dice.roll(LANES as u64) as usize;
         self.note(format!("lane {lane} crashes"));
@@ -36,12 +41,7 @@ impl World {
         if self.moving.is_some_and(|(_, from, _)| from == lane) {
             self.moving = None;
         }
-        let owned: Vec<_> = self
-            .owner
-            .iter()
-            .filter(|(_, owner)| **owner == lane)
-            .map(|(p, _)| *p)
-            .collect();
+        let owned = self.owned_by(lane);
         for partition in owned {
             let to = self.dice.roll(LANES as u64) as usize;
             self.give(partition, to);
@@ -54,12 +54,7 @@ impl World {
         self.note(format!("lane {lane} is kicked"));
         self.txn_paused_until[lane] = self.clock_ms + self.dice.roll(300) as i64;
         self.paused_until[lane] = self.txn_paused_until[lane] + self.dice.roll(200) as i64;
-        let owned: Vec<_> = self
-            .owner
-            .iter()
-            .filter(|(_, owner)| **owner == lane)
-            .map(|(p, _)| *p)
-            .collect();
+        let owned = self.owned_by(lane);
         if owned.is_empty() {
             return;
         }
