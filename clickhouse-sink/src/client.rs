@@ -18,6 +18,10 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Larger answers than anything asked for here: a read-back of ten million rows.
 const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 
+/// The server keeps an answer back in memory up to here, and in a file beyond. Without it there is a file for every answer,
+/// made and removed, even if the answer is empty.
+pub(crate) const ANSWER_IN_MEMORY: usize = 1024 * 1024;
+
 /// A client of one server; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -148,6 +152,7 @@ impl Client {
         let mut parameters = vec![
             // The whole answer is ready before its first byte is sent, so that an exception is never found halfway.
             ("wait_end_of_query", "1".to_owned()),
+            ("buffer_size", ANSWER_IN_MEMORY.to_string()),
             ("max_execution_time", QUERY_TIMEOUT.as_secs().to_string()),
             ("max_query_size", (64 * 1024 * 1024).to_string()),
             ("max_ast_elements", "1000000".to_owned()),

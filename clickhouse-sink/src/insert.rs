@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::block::{Block, ROWS_MAX};
-use crate::client::{Client, Request, Unanswered};
+use crate::client::{ANSWER_IN_MEMORY, Client, Request, Unanswered};
 use crate::sql;
 use crate::verdict::verdict;
 
@@ -96,9 +96,10 @@ impl Client {
 pub(crate) fn pinned_settings(seconds: u64) -> Vec<(&'static str, String)> {
     let rows = (ROWS_MAX + 1).to_string();
     vec![
-        // The body is in compressed frames, and the answer comes when all is written.
+        // The body is in compressed frames, and the answer comes when all is written; it is kept in memory until then.
         ("decompress", "1".to_owned()),
         ("wait_end_of_query", "1".to_owned()),
+        ("buffer_size", ANSWER_IN_MEMORY.to_string()),
         // On by default since 26.3: would acknowledge a block that has been merged with others.
         ("async_insert", "0".to_owned()),
         // Remember and honour the token, in the table and in its views, also for INSERT SELECT, whose default

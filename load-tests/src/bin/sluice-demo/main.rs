@@ -126,6 +126,8 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
         return Ok(true);
     }
     let began = Instant::now();
+    let earlier = Earlier::of(&arguments.dir);
+    earlier.take(&arguments.dir)?;
     prepare(&arguments)?;
     println!(
         "starting Kafka, the schema registry and ClickHouse in {}",
@@ -173,10 +175,55 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
         roles.stop_all().await;
         stack.down().await?;
     }
+    earlier.remove_old()?;
     Ok(report.right())
 }
 
-/// A fresh directory with the example's files, complete with what the demo adds: the rules service, earliest start.
+/// How long what an earlier demo left stays: longer than filesystems remember that a file was removed.
+const EARLIER_STAYS: Duration = Duration::from_secs(600);
+
+/// Where the directories of earlier demos wait to be removed, named after the second (Unix time) in which they were put there.
+/// One demo leaves 25,000 files. Removed at once, they would make the filesystem of some machines slow for the next one: see
+/// the launch of ClickHouse in the development stack.
+struct Earlier(PathBuf);
+
+impl Earlier {
+    fn of(dir: &Path) -> Earlier {
+        let mut beside = dir.as_os_str().to_owned();
+        beside.push(".earlier");
+        Earlier(PathBuf::from(beside))
+    }
+
+    fn take(&self, dir: &Path) -> Outcome<()> {
+        if dir.exists() {
+            std::fs::create_dir_all(&self.0)?;
+            std::fs::rename(dir, self.0.join(unix_seconds()?.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn remove_old(&self) -> Outcome<()> {
+        if !self.0.exists() {
+            return Ok(());
+        }
+        let newest = unix_seconds()?.saturating_sub(EARLIER_STAYS.as_secs());
+        for entry in std::fs::read_dir(&self.0)? {
+            let entry = entry?;
+            let since: Option<u64> = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if since.is_some_and(|since| since <= newest) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unix_seconds() -> Outcome<u64> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    Ok(since.as_secs())
+}
+
+/// A directory with the example's files, complete with what the demo adds: the rules service, earliest start.
 fn prepare(arguments: &Arguments) -> Outcome<()> {
     if !arguments.example.join("pipeline.yaml").exists() {
         return Err(format!(
@@ -184,9 +231,6 @@ fn prepare(arguments: &Arguments) -> Outcome<()> {
             arguments.example.display()
         )
         .into());
-    }
-    if arguments.dir.exists() {
-        std::fs::remove_dir_all(&arguments.dir)?;
     }
     let rules = arguments.dir.join("rules");
     std::fs::create_dir_all(&rules)?;
