@@ -71,7 +71,7 @@ pub struct Parent {
 
 impl Parent {
     /// A stop on SIGTERM or SIGINT, and when the parent has died.
-    fn stop(&self) -> Stop {
+    pub fn stop(&self) -> Stop {
         let stop = Stop::on_signal();
         if self.with_parent {
             let (parent, stop) = (std::os::unix::process::parent_id(), stop.clone());

@@ -1,12 +1,14 @@
 //! `sluice verify`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use pipeline::RulesFrom;
-use verify::{Options, RulesRevision, Until};
+use pipeline::{Pipeline, RulesFrom};
+use verify::{Options, Revisions, RulesRevision, Until, Watch};
 use workers::rulebook::Rulebook;
 
+use crate::roles::Parent;
 use crate::{Common, Failure, target};
 
 #[derive(Args)]
@@ -19,6 +21,14 @@ pub struct VerifyArgs {
     /// The rules revision for events that the audit doesn't name; default: the newest
     #[arg(long, value_name = "NUMBER")]
     rules: Option<u64>,
+    /// Go on verifying what is committed, round after round, with this pause in seconds between two; until SIGTERM
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["settle", "json"])]
+    every: Option<u64>,
+    /// With --every: address for /metrics, /healthz and /readyz
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500", requires = "every")]
+    listen: String,
+    #[command(flatten)]
+    parent: Parent,
 }
 
 pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
@@ -43,21 +53,22 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
             }
         }
     };
-    // Each range is recomputed with the rules that it was committed with: from the service, or from what workers have kept.
-    let rulebook = Rulebook::open(
-        pipeline.connections.rules.clone(),
-        &pipeline.name,
-        &pipeline.workers.state_dir,
-    )?;
-    let (asking, asked) = (pipeline.clone(), options.clone());
-    let named = tokio::task::spawn_blocking(move || verify::audited_rules(&asking, &asked)).await??;
-    for (number, digest) in named {
-        if let Some(documents) = rulebook.pinned((number, digest)).await {
-            let documents = documents.to_vec();
-            options
-                .revisions
-                .insert((number, digest), RulesRevision { number, documents });
-        }
+    options.revisions = revisions(&pipeline)?;
+    if let Some(seconds) = args.every {
+        let watch = Watch {
+            pause: Duration::from_secs(seconds),
+            listen: args.listen,
+        };
+        let watched = verify::watch(&pipeline, options, watch, args.parent.stop()).await?;
+        println!(
+            "{} events verified in {} rounds, {} differences",
+            watched.events, watched.rounds, watched.differences
+        );
+        return if watched.differences == 0 {
+            Ok(())
+        } else {
+            Err(Failure::Found)
+        };
     }
     let report = verify::run(&pipeline, options).await?;
     if args.common.json {
@@ -66,4 +77,20 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
         println!("{report}");
     }
     if report.clean() { Ok(()) } else { Err(Failure::Found) }
+}
+
+/// Each range is recomputed with the rules that it was committed with: from the service, or from what workers have kept.
+fn revisions(pipeline: &Pipeline) -> Result<Revisions, Failure> {
+    let (from, state) = (pipeline.connections.rules.clone(), &pipeline.workers.state_dir);
+    let rulebook = Arc::new(Rulebook::open(from, &pipeline.name, state)?);
+    Ok(Revisions::new(move |(number, digest)| {
+        let rulebook = Arc::clone(&rulebook);
+        async move {
+            let documents = rulebook.pinned((number, digest)).await?;
+            Some(RulesRevision {
+                number,
+                documents: documents.to_vec(),
+            })
+        }
+    }))
 }

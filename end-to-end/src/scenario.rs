@@ -176,6 +176,11 @@ impl<'w> Scenario<'w> {
         self.start("config", &["config"], "--http").await;
     }
 
+    /// Starts `sluice verify --every 1` as `verifier` and waits until its first round is over.
+    pub async fn start_verifier(&mut self) {
+        self.start("verifier", &["verify", "--every", "1"], "--listen").await;
+    }
+
     /// Starts a worker of this name and waits until it is ready. Names sort behind the other roles': `worker-a`, …
     pub async fn start_worker(&mut self, name: &str) {
         self.start(name, &["worker", "--name", name], "--listen").await;

@@ -56,7 +56,7 @@ pub struct Committed {
 }
 
 /// Everything that the audit says of one pipeline.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Audit {
     /// By topic and partition, in the order of offsets.
     ranges: BTreeMap<(String, i32), Vec<Committed>>,
@@ -78,15 +78,21 @@ pub struct Tiling {
 }
 
 impl Audit {
-    /// Reads the whole topic. A topic that is not there has nothing.
-    pub fn read(log: &Log, topic: &str, pipeline: &str) -> Result<Audit, Error> {
-        let mut audit = Audit::default();
-        log.read(topic, &log.whole(topic)?, |record| {
+    /// Reads these ranges of the topic, after what has been read of it before.
+    pub fn read(&mut self, log: &Log, (topic, ranges): (&str, &[Range]), pipeline: &str) -> Result<(), Error> {
+        log.read(topic, ranges, |record| {
             let at = || format!("{topic}/{}/{}", record.partition, record.offset);
-            audit.take(record.value.as_deref().unwrap_or_default(), pipeline, &at)
+            self.take(record.value.as_deref().unwrap_or_default(), pipeline, &at)
         })?;
-        audit.settle();
-        Ok(audit)
+        self.settle();
+        Ok(())
+    }
+
+    /// Forgets the ranges of a partition that end at or below this offset: they have been verified.
+    pub fn forget_below(&mut self, topic: &str, partition: i32, verified: i64) {
+        if let Some(ranges) = self.ranges.get_mut(&(topic.to_owned(), partition)) {
+            ranges.retain(|range| range.end > verified);
+        }
     }
 
     fn take(&mut self, value: &[u8], pipeline: &str, at: &dyn Fn() -> String) -> Result<(), Error> {
@@ -154,11 +160,8 @@ impl Audit {
 
     /// Every rules revision with which something was committed.
     pub fn revisions(&self) -> BTreeSet<RulesId> {
-        self.ranges
-            .values()
-            .flatten()
-            .map(|committed| committed.rules)
-            .collect()
+        let ranges = self.ranges.values().flatten();
+        ranges.map(|committed| committed.rules).collect()
     }
 
     /// With which rules an offset was committed; `None` if the audit doesn't reach back so far.
@@ -171,12 +174,21 @@ impl Audit {
 
     /// Whether the ranges of these partitions tile from the first that the audit has to the offset that is committed. What lies
     /// before the first was committed before there was an audit, or its records have been deleted, or the pipeline began there.
-    pub fn tile(&self, topic: &str, verified: &[Range], examples_max: usize, tiling: &mut Tiling) {
+    /// `tiled` is up to where a partition is known to be tiled already: what comes now has to begin there.
+    pub fn tile(
+        &self,
+        (topic, verified): (&str, &[Range]),
+        tiled: impl Fn(i32) -> Option<i64>,
+        examples_max: usize,
+        tiling: &mut Tiling,
+    ) {
         for whole in verified {
-            let Some(ranges) = self.ranges.get(&(topic.to_owned(), whole.partition)) else {
+            let ranges = self.ranges.get(&(topic.to_owned(), whole.partition));
+            let ranges = ranges.map(Vec::as_slice).unwrap_or_default();
+            let first = ranges.first().map(|range| range.start);
+            let Some(mut next) = tiled(whole.partition).or(first) else {
                 continue;
             };
-            let mut next = ranges.first().map_or(0, |range| range.start);
             let ends = ranges.iter().map(|range| (range.start, range.end));
             // What is committed since the log was looked at is left out.
             let within = ends.filter(|(start, _)| *start < whole.end);
@@ -231,14 +243,36 @@ mod tests {
     }
 
     fn tiling(audit: &Audit, end: i64) -> (u64, u64, u64) {
+        tiling_from(audit, None, end)
+    }
+
+    fn tiling_from(audit: &Audit, tiled: Option<i64>, end: i64) -> (u64, u64, u64) {
         let mut tiling = Tiling::default();
         let whole = Range {
             partition: 0,
-            start: 0,
+            start: tiled.unwrap_or(0),
             end,
         };
-        audit.tile("t", &[whole], 10, &mut tiling);
+        audit.tile(("t", &[whole]), |_| tiled, 10, &mut tiling);
         (tiling.ranges, tiling.gap, tiling.overlap)
+    }
+
+    #[test]
+    fn what_comes_after_a_round_begins_where_the_round_ended() {
+        let mut read = audit(&[(0, 5), (5, 9), (9, 12)], &[]);
+        // The offsets said 9; the last range was committed since.
+        assert_eq!(tiling(&read, 9), (2, 0, 0));
+        read.forget_below("t", 0, 9);
+        assert_eq!(tiling_from(&read, Some(9), 12), (1, 0, 0));
+        assert_eq!(tiling_from(&audit(&[(10, 12)], &[]), Some(9), 12), (1, 1, 0), "a gap");
+        assert_eq!(tiling_from(&audit(&[], &[]), Some(9), 12), (0, 3, 0), "no range at all");
+        let again = audit(&[(5, 9), (9, 12)], &[]);
+        assert_eq!(
+            tiling_from(&again, Some(9), 12),
+            (2, 0, 4),
+            "committed again after the round"
+        );
+        assert_eq!(tiling_from(&audit(&[], &[]), Some(9), 9), (0, 0, 0));
     }
 
     #[test]

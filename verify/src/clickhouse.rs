@@ -1,4 +1,4 @@
-//! Tables, read whole.
+//! Tables: whole, or the rows of some offsets.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -112,11 +112,11 @@ impl ClickHouse {
         }
     }
 
-    /// Enters every row of a table into its ledger. `place` takes topic, partition and offset: `None` = of no source,
+    /// Enters every row of a table, or those that meet a condition, into its ledger. `place` takes topic, partition and offset: `None` = of no source,
     /// `Some(None)` = outside of what is verified.
     pub async fn table(
         &self,
-        table: &str,
+        (table, within): (&str, Option<String>),
         shape: &Shape,
         ledger: &mut Ledger<Fingerprint>,
         place: impl Fn(&str, i32, i64) -> Option<Option<Place>>,
@@ -124,10 +124,11 @@ impl ClickHouse {
         let columns: Arc<[String]> = shape.columns.iter().map(|column| column.name.clone()).collect();
         let selected: Vec<String> = columns.iter().map(|column| name(column)).collect();
         let sql = format!(
-            "SELECT _topic, _partition, _offset, _index, {} FROM {}.{}",
+            "SELECT _topic, _partition, _offset, _index, {} FROM {}.{}{}",
             selected.join(", "),
             name(&self.database),
-            name(table)
+            name(table),
+            within.map(|within| format!(" WHERE {within}")).unwrap_or_default()
         );
         self.rows(&format!("reading table {table}"), &sql, |_, mut cells| {
             if cells.len() != columns.len() + IDENTITY {

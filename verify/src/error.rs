@@ -98,6 +98,9 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// The role's address cannot be had.
+    #[error("{0}")]
+    Listen(String),
     /// A batch for the rules could not be built: a fault of this crate.
     #[error("columns: {0}")]
     Columns(#[from] arrow::error::ArrowError),

@@ -39,14 +39,18 @@ mod billing;
 mod charged;
 mod verified;
 mod event_ids;
+mod position;
 mod report;
 mod run;
+mod role;
 
 pub use audit::RulesId;
 pub use error::Error;
-pub use options::{Options, RulesRevision, Until};
+pub use options::{Options, Revisions, RulesRevision, Until};
+pub use position::Position;
 pub use report::{Report, SinkReport};
-pub use run::{audited_rules, run};
+pub use role::{Watch, Watched, watch};
+pub use run::{round, run};
 
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,10 @@
 //! What to verify, and against what.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pipeline::Pipeline;
@@ -14,6 +18,38 @@ pub struct RulesRevision {
     pub number: u64,
     /// Each a file's name, for messages, and its text.
     pub documents: Vec<(String, String)>,
+}
+
+type Asked = Pin<Box<dyn Future<Output = Option<RulesRevision>> + Send>>;
+
+/// Who is asked for the rules revisions that the audit names. The default knows none.
+#[derive(Clone)]
+pub struct Revisions(Arc<dyn Fn(RulesId) -> Asked + Send + Sync>);
+
+impl Revisions {
+    /// `ask` answers `None` for a revision that is not kept any more.
+    pub fn new<A>(ask: impl Fn(RulesId) -> A + Send + Sync + 'static) -> Revisions
+    where
+        A: Future<Output = Option<RulesRevision>> + Send + 'static,
+    {
+        Revisions(Arc::new(move |id| Box::pin(ask(id))))
+    }
+
+    pub(crate) fn ask(&self, id: RulesId) -> Asked {
+        (self.0)(id)
+    }
+}
+
+impl Default for Revisions {
+    fn default() -> Revisions {
+        Revisions::new(|_| std::future::ready(None))
+    }
+}
+
+impl fmt::Debug for Revisions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Revisions")
+    }
 }
 
 /// How far the log is verified.
@@ -40,8 +76,8 @@ pub struct Options {
     pub billing: Option<String>,
     /// The rules for what the audit does not name: those in force.
     pub rules: RulesRevision,
-    /// The rules that the audit names ([`crate::audited_rules`]), as far as they are others.
-    pub revisions: BTreeMap<RulesId, RulesRevision>,
+    /// The rules that the audit names, as far as they are others.
+    pub revisions: Revisions,
     /// Where the group began, by topic and partition; elsewhere the log's start. Rows, alerts, charges and dead letters of
     /// earlier offsets are not looked at.
     pub from: BTreeMap<(String, i32), i64>,
@@ -70,7 +106,7 @@ impl Options {
             clickhouse: connections.clickhouse.url.clone().unwrap_or_default(),
             billing: billing.map(|sink| sink.url.clone()),
             rules: RulesRevision::default(),
-            revisions: BTreeMap::new(),
+            revisions: Revisions::default(),
             from: BTreeMap::new(),
             until: Until::Settled(Duration::from_secs(60)),
             usage: true,

@@ -33,6 +33,9 @@ pub struct Report {
     pub overlap: u64,
     /// Ranges that the audit has.
     pub ranges: u64,
+    /// Offsets that retention removed from the log after they were committed and before a round looked at them.
+    #[serde(default)]
+    pub unread: u64,
     /// The same for each sink.
     pub sinks: Vec<SinkReport>,
     /// Some of the differences, each with sink, kind, topic/partition/offset and event id.
@@ -61,7 +64,12 @@ pub struct SinkReport {
 impl Report {
     /// Nothing lost, duplicated, altered or unexpected anywhere, and ranges tile.
     pub fn clean(&self) -> bool {
-        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap == 0
+        self.differences() == 0
+    }
+
+    /// All differences together.
+    pub fn differences(&self) -> u64 {
+        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap
     }
 
     /// Adds one sink's outcome to the sums.

@@ -1,10 +1,10 @@
 //! One verification from beginning to end: what must be there first, then sink after sink what is there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
-use rules::Revision;
+use rules::{Catalog, Revision};
 use tokio::runtime::Handle;
 
 use crate::alerts;
@@ -16,8 +16,9 @@ use crate::error::Error;
 use crate::event_ids::EventIds;
 use crate::judge::{Judge, Ledgers, catalog};
 use crate::kafka::{Log, Range, Record};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Place};
 use crate::options::{Options, RulesRevision, Until};
+use crate::position::Position;
 use crate::registry::Registry;
 use crate::report::Report;
 use crate::rollups;
@@ -31,6 +32,19 @@ const CHUNK: usize = 5_000;
 /// # Errors
 /// When a part does not answer, the group does not settle, or the rules do not compile. Differences are no errors.
 pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error> {
+    Ok(round(pipeline, options, Position::default()).await?.0)
+}
+
+/// Verifies what was committed since `position`, and says where the next round begins. Everything that is committed is looked at
+/// by one round; sinks are read for these offsets alone, so that a row or a charge of an offset that was verified before is not
+/// looked at again. A second alert, dead letter or audit record of it is noticed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position) -> Result<(Report, Position), Error> {
+    let bounded = !position.is_beginning();
+    // Sums are over everything.
+    options.usage &= !bounded;
     for (part, address) in [
         ("kafka", &options.brokers),
         ("registry", &options.registry),
@@ -53,44 +67,31 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
         })?);
     }
     let catalog = catalog(pipeline, &shapes)?;
-    let compiled = |rules: &RulesRevision| {
-        let revision = Revision::compile(rules.number, &rules.documents, &catalog);
-        revision.map_err(|faults| Error::Rules {
-            faults: faults.iter().map(ToString::to_string).collect(),
-        })
-    };
-    let revision = compiled(&options.rules)?;
-    let mut revisions = BTreeMap::new();
-    for (id, rules) in &options.revisions {
-        // A directory has only what is in force now, and what was in force once may not fit the pipeline any more: either is
-        // missed only if a record needs it.
-        if let Ok(revision) = compiled(rules)
-            && revision.digest == id.1
-        {
-            revisions.insert(*id, revision);
-        }
-    }
     let bench = Bench {
         pipeline: pipeline.clone(),
         options: options.clone(),
+        revision: compiled(&options.rules, &catalog)?,
+        revisions: BTreeMap::new(),
         shapes,
-        revision,
-        revisions,
+        catalog,
         now_ms: now_ms(),
     };
-    let task = tokio::task::spawn_blocking(move || bench.from_the_log(registry, &Handle::current()));
+    let task = tokio::task::spawn_blocking(move || bench.from_the_log(registry, &Handle::current(), position));
     let Judged {
         bench,
         tiling,
         mut ledgers,
         verified,
+        unread,
         event_ids,
+        position,
     } = task.await.map_err(|error| Error::Ended(error.to_string()))??;
     let clickhouse = ClickHouse::connect(pipeline, &options.clickhouse)?;
     for (table, ledger) in pipeline.tables.iter().zip(&mut ledgers.tables) {
         if let Some(shape) = bench.shapes.get(table.source) {
+            let within = bounded.then(|| verified.condition());
             clickhouse
-                .table(&table.name, shape, ledger, |topic, partition, offset| {
+                .table((&table.name, within), shape, ledger, |topic, partition, offset| {
                     verified.place(topic, partition, offset)
                 })
                 .await?;
@@ -102,6 +103,7 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
         gap: tiling.gap,
         overlap: tiling.overlap,
         ranges: tiling.ranges,
+        unread,
         ..Report::default()
     };
     let mut examples = Vec::new();
@@ -110,7 +112,7 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
         extra.extend(charged::compare(pipeline, &options, url, &verified, &mut ledgers).await?);
     }
     // While rows arrive, a summary and its raw table can't be read at one moment.
-    let settled = matches!(options.until, Until::Settled(_));
+    let settled = matches!(options.until, Until::Settled(_)) && !bounded;
     for rollup in pipeline.rollups.iter().filter(|_| settled) {
         let of = (rollup, bench.now_ms, options.examples_max);
         extra.push(rollups::compare(&clickhouse, pipeline, &bench.shapes, of).await?);
@@ -138,7 +140,14 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
     let named = tokio::task::spawn_blocking(move || event_ids.of(&bench, examples));
     report.examples = named.await.map_err(|error| Error::Ended(error.to_string()))?;
     report.examples.extend(tiling.examples);
-    Ok(report)
+    Ok((report, position))
+}
+
+fn compiled(rules: &RulesRevision, catalog: &Catalog) -> Result<Revision, Error> {
+    let revision = Revision::compile(rules.number, &rules.documents, catalog);
+    revision.map_err(|faults| Error::Rules {
+        faults: faults.iter().map(ToString::to_string).collect(),
+    })
 }
 
 /// What does not change while the log is read.
@@ -146,6 +155,7 @@ pub struct Bench {
     pub pipeline: Pipeline,
     pub options: Options,
     pub shapes: Vec<Shape>,
+    catalog: Catalog,
     /// For what the audit doesn't name.
     pub revision: Revision,
     /// For what it names, as far as they are others.
@@ -164,30 +174,50 @@ struct Judged {
     tiling: Tiling,
     ledgers: Ledgers,
     verified: Verified,
+    unread: u64,
     event_ids: EventIds,
+    /// Where the next round begins.
+    position: Position,
 }
 
 impl Bench {
     /// Everything that Kafka knows: the source topics, judged, and the topics that are sinks. Blocking.
     #[allow(clippy::wrong_self_convention)] // reads from where the caller says, not from `self`
-    fn from_the_log(self, mut registry: Registry, handle: &Handle) -> Result<Judged, Error> {
+    fn from_the_log(
+        mut self,
+        mut registry: Registry,
+        handle: &Handle,
+        mut position: Position,
+    ) -> Result<Judged, Error> {
         let log = Log::connect(self.pipeline.connections.kafka.as_ref(), &self.options)?;
         settle(&log, &self.pipeline, self.options.until)?;
         let mut ledgers = Ledgers::new(&self.pipeline, self.options.examples_max);
-        let mut ranges = Vec::new();
+        let outputs = self.output_topics();
+        let before: Vec<Vec<Range>> = outputs.iter().map(|topic| log.whole(topic)).collect::<Result<_, _>>()?;
+        let (mut ranges, mut next, mut unread) = (Vec::new(), Vec::new(), 0);
         for source in &self.pipeline.sources {
-            ranges.push((source.topic.clone(), self.ranges(&log, &source.topic)?));
+            let taken = self.ranges(&log, &source.topic, &position)?;
+            unread += taken.unread;
+            next.push((source.topic.clone(), taken.next));
+            ranges.push((source.topic.clone(), taken.ranges));
         }
         // Read after the offsets: whatever they cover is in it.
-        let audit = Audit::read(&log, &self.pipeline.audit.topic, &self.pipeline.name)?;
+        let topic = &self.pipeline.audit.topic;
+        let unaudited = position.unaudited(topic, log.whole(topic)?);
+        position.audit.read(&log, (topic, &unaudited), &self.pipeline.name)?;
+        position.note_audited(topic, &unaudited);
+        self.learn(&position.audit, handle);
         let mut tiling = Tiling::default();
         for (topic, ranges) in &ranges {
-            audit.tile(topic, ranges, self.options.examples_max, &mut tiling);
+            let tiled = |partition| position.verified(topic, partition);
+            let examples_max = self.options.examples_max;
+            position.audit.tile((topic, ranges), tiled, examples_max, &mut tiling);
         }
+        let audit = &position.audit;
         for (index, (source, (_, ranges))) in self.pipeline.sources.iter().zip(&ranges).enumerate() {
             let Some(shape) = self.shapes.get(index) else { continue };
             let mut judge = Judge::new(&self.pipeline, index, shape, self.now_ms)?;
-            let rules = |record: &Record| self.rules_of(&audit, &source.topic, record);
+            let rules = |record: &Record| self.rules_of(audit, &source.topic, record);
             let mut chunk: Vec<Record> = Vec::with_capacity(CHUNK);
             log.read(&source.topic, ranges, |record| {
                 chunk.push(record);
@@ -205,27 +235,37 @@ impl Bench {
             judge_chunk(&mut judge, (&mut registry, handle), chunk, &rules, &mut ledgers)?;
         }
         let verified = Verified::new(ranges);
-        if let Some(sink) = &self.pipeline.sinks.alerts {
-            log.read(&sink.topic, &log.whole(&sink.topic)?, |record| {
-                alerts::found(&record, &mut ledgers.alerts, |id| verified.place_of_id(id));
+        for (topic, before) in outputs.iter().zip(&before) {
+            let unseen = position.unseen(topic, log.whole(topic)?);
+            log.read(topic, &unseen, |record| {
+                // What was put there after an earlier round had read it, and is of what that round verified, is there twice.
+                let read_to = position.seen(topic, record.partition).map(|seen| seen.read_to);
+                let late = read_to.is_some_and(|read_to| record.offset >= read_to);
+                let placed = |place: Option<Option<Place>>, past: bool| if late && past { None } else { place };
+                if self
+                    .pipeline
+                    .sinks
+                    .alerts
+                    .as_ref()
+                    .is_some_and(|sink| sink.topic == *topic)
+                {
+                    alerts::found(&record, &mut ledgers.alerts, |id| {
+                        placed(verified.place_of_id(id), verified.is_past_id(id))
+                    });
+                } else {
+                    dead_letters::found(&record, &mut ledgers.dead, |topic, partition, offset| {
+                        let past = verified.is_past(topic, partition, offset);
+                        placed(verified.place(topic, partition, offset), past)
+                    });
+                }
                 Ok(())
             })?;
+            position.note_outputs(topic, before, &unseen);
         }
-        let mut topics: Vec<&str> = self
-            .pipeline
-            .sources
-            .iter()
-            .map(|source| source.dead_letter_topic.as_str())
-            .collect();
-        topics.sort_unstable();
-        topics.dedup();
-        for topic in topics {
-            log.read(topic, &log.whole(topic)?, |record| {
-                dead_letters::found(&record, &mut ledgers.dead, |topic, partition, offset| {
-                    verified.place(topic, partition, offset)
-                });
-                Ok(())
-            })?;
+        for (topic, partitions) in next {
+            for (partition, offset) in partitions {
+                position.note_verified(&topic, partition, offset);
+            }
         }
         let event_ids = EventIds {
             log,
@@ -237,8 +277,37 @@ impl Bench {
             tiling,
             ledgers,
             verified,
+            unread,
             event_ids,
+            position,
         })
+    }
+
+    /// The topics that are sinks: alerts first, then dead letters.
+    fn output_topics(&self) -> Vec<String> {
+        let sources = self.pipeline.sources.iter();
+        let mut topics: Vec<String> = sources.map(|source| source.dead_letter_topic.clone()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        let alerts = self.pipeline.sinks.alerts.as_ref().map(|sink| sink.topic.clone());
+        topics.retain(|topic| Some(topic) != alerts.as_ref());
+        alerts.into_iter().chain(topics).collect()
+    }
+
+    /// Compiles the rules that the audit names and that nobody has asked for yet. A directory has only what is in force now,
+    /// and what was in force once may not fit the pipeline any more: either is missed only if a record needs it.
+    fn learn(&mut self, audit: &Audit, handle: &Handle) {
+        for id in audit.revisions() {
+            if id == (self.revision.number, self.revision.digest) {
+                continue;
+            }
+            if let Some(rules) = handle.block_on(self.options.revisions.ask(id))
+                && let Ok(revision) = compiled(&rules, &self.catalog)
+                && revision.digest == id.1
+            {
+                self.revisions.insert(id, revision);
+            }
+        }
     }
 
     /// The rules that a record was committed with.
@@ -253,20 +322,33 @@ impl Bench {
         self.revisions.get(&id).ok_or(Error::RulesGone { number, digest })
     }
 
-    fn ranges(&self, log: &Log, topic: &str) -> Result<Vec<Range>, Error> {
+    fn ranges(&self, log: &Log, topic: &str, position: &Position) -> Result<Taken, Error> {
         let whole = log.whole(topic)?;
         let committed = log.committed(topic, &whole)?;
-        let verified = |(range, (committed, _)): (Range, (i64, bool))| {
-            let from = self.options.from.get(&(topic.to_owned(), range.partition)).copied();
-            let start = range.start.max(from.unwrap_or(range.start));
-            Range {
-                start,
-                end: committed.clamp(start, range.end.max(start)),
-                ..range
-            }
-        };
-        Ok(whole.into_iter().zip(committed).map(verified).collect())
+        let mut taken = Taken::default();
+        for (range, (committed, _)) in whole.into_iter().zip(committed) {
+            let earlier = position.verified(topic, range.partition);
+            let told = self.options.from.get(&(topic.to_owned(), range.partition)).copied();
+            let start = range.start.max(earlier.or(told).unwrap_or(range.start));
+            let end = committed.clamp(start, range.end.max(start));
+            // Retention was faster.
+            taken.unread += earlier.map_or(0, |earlier| start.min(committed.max(earlier)).abs_diff(earlier));
+            let next = if committed < 0 { start } else { committed.min(end) };
+            taken.next.push((range.partition, next));
+            taken.ranges.push(Range { start, end, ..range });
+        }
+        Ok(taken)
     }
+}
+
+/// What a round takes of one source topic.
+#[derive(Default)]
+struct Taken {
+    ranges: Vec<Range>,
+    /// Where the next round begins, by partition.
+    next: Vec<(i32, i64)>,
+    /// Offsets that were committed and are gone from the log before anybody verified them.
+    unread: u64,
 }
 
 fn judge_chunk<'r>(
@@ -298,14 +380,4 @@ fn settle(log: &Log, pipeline: &Pipeline, until: Until) -> Result<(), Error> {
     };
     let topics: Vec<&str> = pipeline.sources.iter().map(|source| source.topic.as_str()).collect();
     log.settle(&topics, patience)
-}
-
-/// Every rules revision that the audit names, once the group has settled: what [`Options::revisions`] needs. Blocking.
-///
-/// # Errors
-/// When Kafka does not answer, the group does not settle, or a record of the audit cannot be read.
-pub fn audited_rules(pipeline: &Pipeline, options: &Options) -> Result<BTreeSet<RulesId>, Error> {
-    let log = Log::connect(pipeline.connections.kafka.as_ref(), options)?;
-    settle(&log, pipeline, options.until)?;
-    Ok(Audit::read(&log, &pipeline.audit.topic, &pipeline.name)?.revisions())
 }

@@ -42,13 +42,73 @@ impl Verified {
 
     /// The same for an id `topic/partition/offset/n`.
     pub fn place_of_id(&self, id: &str) -> Option<Option<Place>> {
-        let mut parts = id.rsplitn(4, '/');
-        let index = parts.next()?.parse().ok()?;
-        let offset = parts.next()?.parse().ok()?;
-        let partition = parts.next()?.parse().ok()?;
-        Some(
-            self.place(parts.next()?, partition, offset)?
-                .map(|place| Place { index, ..place }),
-        )
+        let (topic, partition, offset, index) = parts(id)?;
+        let place = self.place(topic, partition, offset)?;
+        Some(place.map(|place| Place { index, ..place }))
+    }
+
+    /// Whether the offset lies before what is verified.
+    pub fn is_past(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        let ranges = self.sources.get(topic).map(|(_, ranges)| ranges);
+        let range = ranges.and_then(|ranges| ranges.get(&partition));
+        range.is_some_and(|range| offset < range.start)
+    }
+
+    /// The same for an id `topic/partition/offset/n`.
+    pub fn is_past_id(&self, id: &str) -> bool {
+        parts(id).is_some_and(|(topic, partition, offset, _)| self.is_past(topic, partition, offset))
+    }
+
+    /// What is verified, as a condition on `_topic`, `_partition` and `_offset` of a table.
+    pub fn condition(&self) -> String {
+        let mut any: Vec<String> = Vec::new();
+        for (topic, (_, ranges)) in &self.sources {
+            let topic = topic.replace('\\', "\\\\").replace('\'', "\\'");
+            for range in ranges.values().filter(|range| range.start < range.end) {
+                let Range { partition, start, end } = range;
+                any.push(format!(
+                    "(_topic = '{topic}' AND _partition = {partition} AND _offset >= {start} AND _offset < {end})"
+                ));
+            }
+        }
+        any.sort_unstable();
+        match any.is_empty() {
+            true => "false".to_owned(),
+            false => any.join(" OR "),
+        }
+    }
+}
+
+/// Topic, partition, offset and n of an id `topic/partition/offset/n`.
+fn parts(id: &str) -> Option<(&str, i32, i64, u32)> {
+    let mut parts = id.rsplitn(4, '/');
+    let index = parts.next()?.parse().ok()?;
+    let offset = parts.next()?.parse().ok()?;
+    let partition = parts.next()?.parse().ok()?;
+    Some((parts.next()?, partition, offset, index))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_verified_as_a_place_and_as_a_condition() {
+        let range = |partition, start, end| Range { partition, start, end };
+        let verified = Verified::new([
+            ("a".to_owned(), vec![range(0, 5, 9), range(1, 4, 4)]),
+            ("it's".to_owned(), vec![range(0, 0, 1)]),
+        ]);
+        assert!(verified.place("a", 0, 5).flatten().is_some());
+        assert_eq!(verified.place("a", 0, 9), Some(None));
+        assert_eq!(verified.place("b", 0, 5), None);
+        assert!(verified.is_past("a", 0, 4) && !verified.is_past("a", 0, 9) && !verified.is_past("b", 0, 4));
+        assert!(verified.is_past_id("a/0/4/0") && !verified.is_past_id("a/0/5/0") && !verified.is_past_id("nonsense"));
+        assert_eq!(
+            verified.condition(),
+            "(_topic = 'a' AND _partition = 0 AND _offset >= 5 AND _offset < 9) OR \
+             (_topic = 'it\\'s' AND _partition = 0 AND _offset >= 0 AND _offset < 1)"
+        );
+        assert_eq!(Verified::new([]).condition(), "false");
     }
 }

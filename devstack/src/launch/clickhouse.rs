@@ -51,9 +51,8 @@ pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
 /// priority (`docs/decisions/0010-tables-of-small-parts.md`). The log of parts, which a server from a package keeps, too, tells
 /// the latency sampler when an event became visible.
 ///
-/// Merged parts stay for as long as on a server: the library's own default is to remove them at once, some thousand files at a
-/// time. On an ext4 without a journal, as many sandboxes have, every file that is made then looks through those that were
-/// removed in the last minutes (`recently_deleted` in Linux' `fs/ext4/ialloc.c`): a sixth of all the time of inserts.
+/// Merged parts stay for as long as on a server; the library's own default is to remove them at once, hundreds of files at a
+/// time (`docs/decisions/0013-files-that-were-removed.md`).
 fn configuration(place: &Place, dir: &Path) -> String {
     format!(
         "\

@@ -13,6 +13,7 @@ mod rules;
 mod revisions;
 mod own_data;
 mod prerequisites;
+mod watched;
 mod witnesses;
 mod produce;
 mod red;

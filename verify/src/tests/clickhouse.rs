@@ -117,7 +117,10 @@ async fn compare(rows: &[Vec<u8>]) -> (SinkReport, Vec<String>) {
     let clickhouse = ClickHouse::connect(&pipeline(), &url).unwrap();
     let mut ledger = ledger();
     let place = |topic: &str, partition, offset| verified().place(topic, partition, offset);
-    clickhouse.table("orders", &shape(), &mut ledger, place).await.unwrap();
+    clickhouse
+        .table(("orders", None), &shape(), &mut ledger, place)
+        .await
+        .unwrap();
     let asked = served.await.unwrap();
     assert!(
         asked.contains("SELECT _topic, _partition, _offset, _index, `id`, `amount`, `tags`, `m` FROM `"),
@@ -195,7 +198,7 @@ async fn an_answer_that_fails_or_ends_early_is_an_error_and_no_verdict() {
         let clickhouse = ClickHouse::connect(&pipeline(), &url).unwrap();
         let place = |topic: &str, partition, offset| verified().place(topic, partition, offset);
         let error = clickhouse
-            .table("orders", &shape(), &mut ledger(), place)
+            .table(("orders", None), &shape(), &mut ledger(), place)
             .await
             .unwrap_err();
         assert!(

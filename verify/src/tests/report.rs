@@ -78,6 +78,7 @@ fn the_json_has_the_keys_that_the_demo_reports() {
         "gap",
         "overlap",
         "ranges",
+        "unread",
         "sinks",
         "examples",
     ];

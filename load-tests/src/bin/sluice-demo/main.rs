@@ -183,8 +183,8 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
 const EARLIER_STAYS: Duration = Duration::from_secs(600);
 
 /// Where the directories of earlier demos wait to be removed, named after the second (Unix time) in which they were put there.
-/// One demo leaves 25,000 files. Removed at once, they would make the filesystem of some machines slow for the next one: see
-/// the launch of ClickHouse in the development stack.
+/// One demo leaves 25,000 files. Removed at once, they would make some machines slow for the next one:
+/// `docs/decisions/0013-files-that-were-removed.md`.
 struct Earlier(PathBuf);
 
 impl Earlier {
