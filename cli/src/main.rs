@@ -9,6 +9,7 @@ mod schema;
 mod producer;
 mod produce;
 mod partitions;
+mod rollups;
 mod rules;
 mod roles;
 mod up;
@@ -68,6 +69,9 @@ enum Command {
     /// Show where partitions stand, or start one elsewhere
     #[command(subcommand)]
     Partitions(partitions::PartitionsCommand),
+    /// Show what rollups lack of their tables, or feed it to them
+    #[command(subcommand)]
+    Rollups(rollups::RollupsCommand),
     /// Recompute from the log what every sink must hold, and compare
     Verify(verify::VerifyArgs),
     /// Start, stop or show a development stack: Kafka, schema registry, ClickHouse
@@ -137,6 +141,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Schema(command) => schema::run(command).await,
         Command::Produce(args) => produce::run(args).await,
         Command::Partitions(command) => partitions::run(command).await,
+        Command::Rollups(command) => rollups::run(command).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Devstack(command) => stack::run(command).await,
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use clickhouse_sink::schema as tables;
 use pipeline::Pipeline;
+use pipeline::shape::Shape;
 
 use crate::{Common, Failure, target, topics};
 
@@ -72,17 +73,23 @@ async fn wanted(
     pipeline: &Pipeline,
 ) -> Result<(Vec<topics::Wanted>, tables::Desired, clickhouse_sink::Client), Failure> {
     let missing = topics::missing(pipeline)?;
-    let registry = workers::worker::registry(pipeline)?;
-    let mut shapes = Vec::new();
-    for source in 0..pipeline.sources.len() {
-        shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
-    }
+    let shapes = shapes(pipeline).await?;
     if let Err(faults) = workers::model::Model::new(Arc::new(pipeline.clone()), shapes.clone(), 1) {
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
         return Err(Failure::Error(faults.join("\n")));
     }
     let desired = tables::desired(pipeline, &shapes).map_err(|refusals| lines(&refusals).join("\n"))?;
     Ok((missing, desired, workers::worker::clickhouse(pipeline)?))
+}
+
+/// The shapes of all sources, from the registry.
+pub async fn shapes(pipeline: &Pipeline) -> Result<Vec<Shape>, Failure> {
+    let registry = workers::worker::registry(pipeline)?;
+    let mut shapes = Vec::new();
+    for source in 0..pipeline.sources.len() {
+        shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
+    }
+    Ok(shapes)
 }
 
 /// Tables of one source share its faults: each is told once.

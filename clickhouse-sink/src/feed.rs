@@ -81,15 +81,24 @@ impl Client {
     /// # Errors
     /// As [`Client::query_text`].
     pub async fn unfed(&self, feed: &Feed, ranges: &[Range]) -> Result<u64, Error> {
+        Ok(self.lacking(feed, ranges).await?.0)
+    }
+
+    /// As [`Client::unfed`], with a digest over the identities of the rows: equal for the same rows, in whatever order.
+    ///
+    /// # Errors
+    /// As [`Client::query_text`].
+    pub async fn lacking(&self, feed: &Feed, ranges: &[Range]) -> Result<(u64, u64), Error> {
         let Some(missing) = self.missing(feed, ranges) else {
-            return Ok(0);
+            return Ok((0, 0));
         };
-        let table = self.table(&feed.from);
-        let sql = format!("SELECT count() FROM {table} AS src WHERE {missing} FORMAT TSV");
+        let (table, row) = (self.table(&feed.from), feed.row);
+        let sql = format!("SELECT count(), groupBitXor({row}) FROM {table} AS src WHERE {missing} FORMAT TSV");
         let text = self.query(&sql, &settings().collect::<Vec<_>>()).await?;
-        text.trim()
-            .parse()
-            .map_err(|_| Error::Answer(format!("a number of rows is expected, not {text:?}")))
+        let numbers = text.trim().split_once('\t');
+        numbers
+            .and_then(|(rows, digest)| Some((rows.parse().ok()?, digest.parse().ok()?)))
+            .ok_or_else(|| Error::Answer(format!("two numbers are expected, not {text:?}")))
     }
 
     /// Feeds the rows of these ranges that the table has and the rollup lacks. Dropping the future before it ends is doubt.

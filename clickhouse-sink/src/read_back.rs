@@ -82,10 +82,22 @@ impl Client {
         let Some(within) = within(&open) else {
             return Ok(Vec::new());
         };
+        self.positions("max(_offset)", &format!("{} WHERE {within}", self.table(table)))
+            .await
+    }
+
+    /// The first row that `table` has of each partition. Reads three columns of the whole table.
+    ///
+    /// # Errors
+    /// As [`Client::query_text`].
+    pub async fn oldest(&self, table: &str) -> Result<Vec<Position>, Error> {
+        self.positions("min(_offset)", &self.table(table)).await
+    }
+
+    async fn positions(&self, which: &str, rows: &str) -> Result<Vec<Position>, Error> {
         let sql = format!(
-            "SELECT CAST(_topic AS String) AS topic, _partition, max(_offset) FROM {} WHERE {within} \
+            "SELECT CAST(_topic AS String) AS topic, _partition, {which} FROM {rows} \
              GROUP BY topic, _partition FORMAT TabSeparatedRaw",
-            self.table(table),
         );
         let fresh = FRESH.map(|(name, value)| (name, value.to_owned()));
         let answer = self.query_bytes(&sql, &fresh).await?;

@@ -173,6 +173,7 @@ fn unknown_commands(text: &str) -> Vec<String> {
         ("rules", subcommands("cli/src/rules.rs", "RulesCommand")),
         ("schema", subcommands("cli/src/schema.rs", "SchemaCommand")),
         ("partitions", subcommands("cli/src/partitions.rs", "PartitionsCommand")),
+        ("rollups", subcommands("cli/src/rollups.rs", "RollupsCommand")),
         ("devstack", subcommands("cli/src/stack.rs", "StackCommand")),
     ];
     let known = |words: &Vec<String>| {

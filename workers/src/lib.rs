@@ -19,6 +19,7 @@ pub mod sinks;
 pub mod settle;
 pub mod witnesses;
 pub mod partitions;
+pub mod rollups;
 pub mod lane;
 pub mod rulebook;
 pub(crate) mod prerequisites;

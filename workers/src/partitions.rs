@@ -128,6 +128,18 @@ impl Partitions {
         })
     }
 
+    /// The committed offset of every partition, with its topic's name; no sink is asked.
+    pub(crate) async fn committed(&self) -> Result<Vec<(Partition, String, Stored)>, PartitionsError> {
+        let partitions = self.operator.partitions(ANSWER_WITHIN)?;
+        let stored = self.readable(&partitions).await?;
+        let named = |(partition, stored)| (partition, self.topics.name(partition).to_owned(), stored);
+        Ok(stored.into_iter().map(named).collect())
+    }
+
+    pub(crate) fn clickhouse(&self) -> &clickhouse_sink::Client {
+        &self.sinks.clickhouse
+    }
+
     /// Where every partition stands. Blocks the thread while Kafka answers.
     pub async fn list(&self) -> Result<Vec<PartitionState>, PartitionsError> {
         let partitions = self.operator.partitions(ANSWER_WITHIN)?;

@@ -14,6 +14,7 @@ mod revisions;
 mod own_data;
 mod prerequisites;
 mod watched;
+mod rollups;
 mod witnesses;
 mod produce;
 mod red;
