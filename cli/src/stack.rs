@@ -9,7 +9,13 @@ use crate::Failure;
 #[derive(Subcommand)]
 pub enum StackCommand {
     /// Get and start Kafka, the schema registry and ClickHouse; they go on running
-    Up(StackArgs),
+    Up {
+        #[command(flatten)]
+        args: StackArgs,
+        /// Kafka as a cluster of three nodes, replication 3, of which any one may fail
+        #[arg(long)]
+        cluster: bool,
+    },
     /// Stop them; the data stays
     Down(StackArgs),
     /// Show where they are and whether they answer
@@ -28,8 +34,10 @@ pub struct StackArgs {
 
 pub async fn run(command: StackCommand) -> Result<(), Failure> {
     match command {
-        StackCommand::Up(args) => {
-            let stack = devstack::up(devstack::Options::new(&args.stack)).await?;
+        StackCommand::Up { args, cluster } => {
+            let options = devstack::Options::new(&args.stack);
+            let options = if cluster { options.with_cluster() } else { options };
+            let stack = devstack::up(options).await?;
             stack.keep().await?;
             status(&args).await
         }

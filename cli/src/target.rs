@@ -56,10 +56,9 @@ pub async fn fill(pipeline: &mut Pipeline, stack: &Path) {
     };
     let address = |part: Part| parts.iter().find(|one| one.part == part).map(|one| one.address.clone());
     let connections = &mut pipeline.connections;
-    if connections.kafka.is_none()
-        && let Some(address) = address(Part::Kafka)
-    {
-        connections.kafka = Some(local_kafka(address));
+    let brokers: Vec<String> = Part::KAFKAS.into_iter().filter_map(address).collect();
+    if connections.kafka.is_none() && !brokers.is_empty() {
+        connections.kafka = Some(local_kafka(brokers));
     }
     if connections.registry.url.is_none() {
         connections.registry.url = address(Part::Registry);
@@ -69,9 +68,9 @@ pub async fn fill(pipeline: &mut Pipeline, stack: &Path) {
     }
 }
 
-fn local_kafka(address: String) -> Kafka {
+fn local_kafka(brokers: Vec<String>) -> Kafka {
     Kafka {
-        brokers: vec![address],
+        brokers,
         tls: None,
         sasl: None,
         properties: std::collections::BTreeMap::new(),

@@ -36,11 +36,19 @@ pub async fn fetch(parts: &[Part]) -> Result<(), Error> {
 }
 
 pub(crate) async fn fetch_into(cache: &Path, parts: &[Part]) -> Result<(), Error> {
-    let missing: Vec<&str> = parts
+    let mut missing: Vec<&str> = parts
         .iter()
         .filter(|part| missing(cache, **part))
-        .map(|part| part.name())
+        .map(|part| {
+            if Part::KAFKAS.contains(part) {
+                Part::Kafka
+            } else {
+                *part
+            }
+        })
+        .map(Part::name)
         .collect();
+    missing.dedup();
     if missing.is_empty() {
         return Ok(());
     }
@@ -71,7 +79,7 @@ pub(crate) async fn fetch_into(cache: &Path, parts: &[Part]) -> Result<(), Error
 /// The directory of a fetched part. Its name carries the version, so that two versions of Sluice can share a cache.
 pub(crate) fn part_dir(cache: &Path, part: Part) -> PathBuf {
     let name = match part {
-        Part::Kafka => "kafka-4.3.1",
+        Part::Kafka | Part::Kafka2 | Part::Kafka3 => "kafka-4.3.1",
         Part::Registry => "registry-3.0.9",
         Part::ClickHouse => "clickhouse-26.7.3",
         Part::Postgres => "postgres",
@@ -83,7 +91,7 @@ pub(crate) fn part_dir(cache: &Path, part: Part) -> PathBuf {
 /// script checks every byte, then lets the directory appear in one step.
 fn missing(cache: &Path, part: Part) -> bool {
     let pinned = match part {
-        Part::Kafka => include_str!("../parts/kafka.sha256"),
+        Part::Kafka | Part::Kafka2 | Part::Kafka3 => include_str!("../parts/kafka.sha256"),
         Part::Registry => include_str!("../parts/registry.sha256"),
         Part::ClickHouse if on_path("clickhouse").is_some() => return false,
         Part::ClickHouse => include_str!("../parts/clickhouse.sha256"),

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) async fn ready(part: Part, ports: &Ports) -> bool {
     let answer = async {
         match part {
-            Part::Kafka => kafka(ports.kafka).await,
+            Part::Kafka | Part::Kafka2 | Part::Kafka3 => kafka(ports.kafka_of(part).0).await,
             Part::Registry => registry(ports.registry).await,
             Part::ClickHouse => clickhouse(ports.clickhouse, ports.clickhouse_native).await,
             Part::Postgres => postgres(ports.postgres).await,

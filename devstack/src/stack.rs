@@ -50,6 +50,14 @@ impl Options {
         }
     }
 
+    /// The same with a Kafka cluster of three nodes, each broker and controller, replication 3 and two in-sync replicas at least:
+    /// any one of them may fail.
+    pub fn with_cluster(self) -> Options {
+        let mut parts = Part::KAFKAS.to_vec();
+        parts.extend(self.parts.iter().filter(|part| !Part::KAFKAS.contains(part)));
+        Options { parts, ..self }
+    }
+
     /// The same on free ports, supervised by [`launcher`]: what a test needs, whose main is the test harness's.
     pub fn for_tests(dir: impl Into<PathBuf>) -> Options {
         Options {
@@ -79,7 +87,7 @@ pub fn launcher() -> Option<PathBuf> {
 /// [`Stack::keep`] leaves them running.
 #[derive(Debug)]
 pub struct Stack {
-    /// Kafka's bootstrap address, `127.0.0.1:19092`.
+    /// Kafka's bootstrap address, `127.0.0.1:19092`; of a cluster those of all nodes, comma-separated.
     pub kafka: String,
     /// The registry's URL as clients want it, `http://127.0.0.1:18081/apis/ccompat/v7`.
     pub registry: String,
@@ -133,10 +141,13 @@ fn reserve(options: &Options) -> Result<Stack, Error> {
     }
     let reserved = ports::reserve(&options.cache, options.ports)?;
     let ports = reserved.ports;
+    let cluster = options.parts.contains(&Part::Kafka2);
+    let nodes = if cluster { &Part::KAFKAS[..] } else { &Part::KAFKAS[..1] };
+    let kafka: Vec<String> = nodes.iter().map(|node| ports.address(*node)).collect();
     let launcher = options.launcher.clone().unwrap_or_else(|| "/proc/self/exe".into());
     let cache = options.cache.clone();
     Ok(Stack {
-        kafka: ports.address(Part::Kafka),
+        kafka: kafka.join(","),
         registry: ports.address(Part::Registry),
         clickhouse: ports.address(Part::ClickHouse),
         postgres: ports.address(Part::Postgres),
@@ -146,6 +157,7 @@ fn reserve(options: &Options) -> Result<Stack, Error> {
             cache,
             launcher,
             ports,
+            cluster,
         },
         ready_within: options.ready_within,
         running: BTreeMap::new(),

@@ -21,6 +21,8 @@ pub(crate) struct Place {
     /// The program that supervises.
     pub launcher: PathBuf,
     pub ports: Ports,
+    /// Whether Kafka is a cluster of three nodes.
+    pub cluster: bool,
 }
 
 impl Place {
@@ -40,7 +42,7 @@ pub(crate) async fn prepare(place: &Place, part: Part) -> Result<Spec, Error> {
     let dir = place.of(part);
     std::fs::create_dir_all(&dir).at(&dir)?;
     match part {
-        Part::Kafka => kafka::prepare(place),
+        Part::Kafka | Part::Kafka2 | Part::Kafka3 => kafka::prepare(place, part),
         Part::Registry => registry::prepare(place),
         Part::ClickHouse => clickhouse::prepare(place),
         Part::Postgres => postgres::prepare(place).await,
@@ -65,6 +67,6 @@ fn with_class_archive(home: &Path) -> Vec<String> {
 pub(crate) fn stop_signal(part: Part) -> i32 {
     match part {
         Part::Postgres => libc::SIGINT,
-        Part::Kafka | Part::Registry | Part::ClickHouse => libc::SIGTERM,
+        _ => libc::SIGTERM,
     }
 }
