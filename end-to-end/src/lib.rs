@@ -24,5 +24,5 @@ mod ask;
 pub use ask::{Http, until};
 pub use load::Load;
 pub use offsets::Committed;
-pub use scenario::{Scenario, run};
+pub use scenario::{Scenario, run, run_on_cluster};
 pub use world::World;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use devstack::Stack;
@@ -44,7 +44,18 @@ pub struct Scenario<'w> {
 /// # Panics
 /// When the scenario does, and when a role does not end properly.
 pub fn run(name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scenario<'_>)) {
-    let world = World::shared();
+    run_in(&World::shared(false), name, rules, test);
+}
+
+/// The same on a Kafka cluster of three nodes. A test binary has either.
+///
+/// # Panics
+/// Like [`run`].
+pub fn run_on_cluster(name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scenario<'_>)) {
+    run_in(&World::shared(true), name, rules, test);
+}
+
+fn run_in(world: &Mutex<World>, name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scenario<'_>)) {
     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
     runtime().block_on(async {
         world.mend().await;

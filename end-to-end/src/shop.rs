@@ -57,7 +57,8 @@ pub(crate) fn pipeline(name: &str, at: &Addresses<'_>) -> String {
         Rules::Directory => "{dir: ./rules}".to_owned(),
         Rules::Service => format!("{{url: \"http://127.0.0.1:{config}\"}}"),
     };
-    let (kafka, registry, clickhouse) = (&stack.kafka, &stack.registry, &stack.clickhouse);
+    let (registry, clickhouse) = (&stack.registry, &stack.clickhouse);
+    let kafka = stack.kafka.replace(',', "\", \"");
     format!(
         r#"
 pipeline: {name}

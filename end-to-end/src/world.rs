@@ -6,47 +6,48 @@ use devstack::{Options, Part, Stack};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-const PARTS: [Part; 3] = [Part::Kafka, Part::Registry, Part::ClickHouse];
-
 /// The real parts, and a directory for everything that the scenarios write.
 #[derive(Debug)]
 pub struct World {
     /// Kafka, registry and ClickHouse.
     pub stack: Stack,
+    /// Those of its parts that run.
+    parts: Vec<Part>,
     /// Gone in the end, unless a scenario failed. Behind the stack, so that it is dropped after it.
     pub dir: TempDir,
 }
 
 impl World {
-    /// The running world, or a new one. Who waits for a turn holds it already: it goes down when nobody waits any more.
-    pub(crate) fn shared() -> Arc<Mutex<World>> {
+    /// The running world, or a new one: with a single Kafka node, or a cluster of three. Who waits for a turn holds it already: it goes down when nobody waits any more.
+    pub(crate) fn shared(cluster: bool) -> Arc<Mutex<World>> {
         static SHARED: Mutex<Weak<Mutex<World>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(world) = shared.upgrade() {
             return world;
         }
-        let world = Arc::new(Mutex::new(runtime().block_on(World::up())));
+        let world = Arc::new(Mutex::new(runtime().block_on(World::up(cluster))));
         *shared = Arc::downgrade(&world);
         world
     }
 
-    async fn up() -> World {
+    async fn up(cluster: bool) -> World {
         let dir = tempfile::Builder::new().prefix("sluice-end-to-end-").tempdir().unwrap();
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), readable).unwrap();
-        let stack = devstack::up(Options::for_tests(dir.path().join("stack")))
-            .await
-            .unwrap();
-        World { stack, dir }
+        let options = Options::for_tests(dir.path().join("stack"));
+        let options = if cluster { options.with_cluster() } else { options };
+        let parts = options.parts.clone();
+        let stack = devstack::up(options).await.unwrap();
+        World { stack, parts, dir }
     }
 
     /// Everything runs, whatever a scenario that failed has left.
     pub(crate) async fn mend(&mut self) {
-        for part in PARTS {
-            if self.stack.parts().contains(&part) {
-                self.stack.resume(part).unwrap();
+        for part in &self.parts {
+            if self.stack.parts().contains(part) {
+                self.stack.resume(*part).unwrap();
             } else {
-                self.stack.start(part).await.unwrap();
+                self.stack.start(*part).await.unwrap();
             }
         }
     }
