@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use pipeline::{Pipeline, RulesFrom};
-use verify::{Options, Revisions, RulesRevision, Until, Watch};
+use verify::{Options, Revisions, RulesRevision, Until, Watch, Watched};
 use workers::rulebook::Rulebook;
 
 use crate::roles::Parent;
@@ -22,7 +22,7 @@ pub struct VerifyArgs {
     #[arg(long, value_name = "NUMBER")]
     rules: Option<u64>,
     /// Go on verifying what is committed, round after round, with this pause in seconds between two; until SIGTERM
-    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["settle", "json"])]
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["settle", "json"], value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
     /// With --every: address for /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7500", requires = "every")]
@@ -64,10 +64,10 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
             "{} events verified in {} rounds, {} differences",
             watched.events, watched.rounds, watched.differences
         );
-        return if watched.differences == 0 {
-            Ok(())
-        } else {
-            Err(Failure::Found)
+        return match watched {
+            Watched { rounds: 0, .. } => Err(Failure::Error("stopped before anything was verified".to_owned())),
+            Watched { differences: 0, .. } => Ok(()),
+            _ => Err(Failure::Found),
         };
     }
     let report = verify::run(&pipeline, options).await?;

@@ -62,6 +62,8 @@ pub struct Audit {
     ranges: BTreeMap<(String, i32), Vec<Committed>>,
     /// Where operators have let partitions go on, and when, Unix milliseconds.
     starts: BTreeMap<(String, i32, i64), i64>,
+    /// The lowest of the starts of each partition that nobody has asked for yet.
+    news: BTreeMap<(String, i32), i64>,
 }
 
 /// How well ranges tile.
@@ -88,11 +90,32 @@ impl Audit {
         Ok(())
     }
 
-    /// Forgets the ranges of a partition that end at or below this offset: they have been verified.
+    /// Forgets of a partition what lies below this offset: it has been verified. Of a range that goes on behind it, what
+    /// is behind it stays.
     pub fn forget_below(&mut self, topic: &str, partition: i32, verified: i64) {
         if let Some(ranges) = self.ranges.get_mut(&(topic.to_owned(), partition)) {
             ranges.retain(|range| range.end > verified);
+            for range in ranges.iter_mut() {
+                range.start = range.start.max(verified);
+            }
         }
+    }
+
+    /// Where an operator has let this partition go on since this was asked last: the lowest of these offsets.
+    pub fn take_news(&mut self, topic: &str, partition: i32) -> Option<i64> {
+        self.news.remove(&(topic.to_owned(), partition))
+    }
+
+    /// Whether a range begins there.
+    pub fn begins_at(&self, topic: &str, partition: i32, at: i64) -> bool {
+        let ranges = self.ranges.get(&(topic.to_owned(), partition));
+        ranges.is_some_and(|ranges| ranges.iter().any(|range| range.start == at))
+    }
+
+    /// The first offset of which the audit has a range.
+    pub fn first(&self, topic: &str, partition: i32) -> Option<i64> {
+        let ranges = self.ranges.get(&(topic.to_owned(), partition))?;
+        ranges.first().map(|range| range.start)
     }
 
     fn take(&mut self, value: &[u8], pipeline: &str, at: &dyn Fn() -> String) -> Result<(), Error> {
@@ -106,6 +129,8 @@ impl Audit {
         }
         match record.kind {
             Kind::Start { topic, partition, at } => {
+                let lowest = self.news.entry((topic.clone(), partition)).or_insert(at);
+                *lowest = at.min(*lowest);
                 let latest = self.starts.entry((topic, partition, at)).or_default();
                 *latest = record.at_ms.max(*latest);
             }
@@ -266,6 +291,10 @@ mod tests {
         assert_eq!(tiling_from(&read, Some(9), 12), (1, 0, 0));
         assert_eq!(tiling_from(&audit(&[(10, 12)], &[]), Some(9), 12), (1, 1, 0), "a gap");
         assert_eq!(tiling_from(&audit(&[], &[]), Some(9), 12), (0, 3, 0), "no range at all");
+        // A position inside of a range: what is behind it stays, and begins there.
+        read.forget_below("t", 0, 10);
+        assert_eq!(tiling_from(&read, Some(10), 12), (1, 0, 0));
+        assert_eq!((read.first("t", 0), read.begins_at("t", 0, 9)), (Some(10), false));
         let again = audit(&[(5, 9), (9, 12)], &[]);
         assert_eq!(
             tiling_from(&again, Some(9), 12),
@@ -273,6 +302,14 @@ mod tests {
             "committed again after the round"
         );
         assert_eq!(tiling_from(&audit(&[], &[]), Some(9), 9), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_operators_start_is_news_once() {
+        let mut read = audit(&[(0, 5)], &[3, 2]);
+        assert_eq!(read.take_news("t", 1), None);
+        assert_eq!(read.take_news("t", 0), Some(2));
+        assert_eq!(read.take_news("t", 0), None);
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub enum Error {
         /// Digest of its content.
         digest: u64,
     },
+    /// The rules service does not answer.
+    #[error("rules revision {number} is not answered for {waited_s} s: start the rules service")]
+    RulesUnanswered {
+        /// Number of the revision.
+        number: u64,
+        /// How long it was waited.
+        waited_s: u64,
+    },
     /// ClickHouse did not answer, or answered what cannot be understood.
     #[error("clickhouse: {doing}: {reason}")]
     ClickHouse {

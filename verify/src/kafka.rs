@@ -17,6 +17,8 @@ use crate::options::Options;
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// How long a partition may deliver nothing before its end.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How long a transaction may be open before the verifier gives up: the longest that a worker's may be, and some.
+const OPEN_MAX: Duration = Duration::from_secs(120);
 /// Between two looks at the group's offsets.
 const SETTLING_PAUSE: Duration = Duration::from_millis(100);
 
@@ -46,6 +48,8 @@ pub struct Range {
 pub struct Log {
     config: ClientConfig,
     consumer: BaseConsumer,
+    /// Sees the ends of the log, open transactions included.
+    uncommitted: BaseConsumer,
 }
 
 fn failed(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
@@ -71,14 +75,46 @@ impl Log {
         config.set("queued.max.messages.kbytes", "32768");
         config.set("fetch.wait.max.ms", "50");
         let consumer = config.create().map_err(failed("making a consumer"))?;
-        Ok(Log { config, consumer })
+        let mut seeing_all = config.clone();
+        seeing_all.set("isolation.level", "read_uncommitted");
+        let uncommitted = seeing_all.create().map_err(failed("making a consumer"))?;
+        Ok(Log {
+            config,
+            consumer,
+            uncommitted,
+        })
+    }
+
+    /// As [`Log::whole`], with everything that is in the log now: transactions that are open are waited for. What a commit that
+    /// the group's offsets show has written to the topic lies before these ends, whoever else writes there meanwhile.
+    pub fn stable(&self, topic: &str) -> Result<Vec<Range>, Error> {
+        let began = Instant::now();
+        let now = self.ends(&self.uncommitted, topic)?;
+        loop {
+            let whole = self.whole(topic)?;
+            let open = now.iter().find(|end| {
+                let seen = whole.iter().find(|range| range.partition == end.partition);
+                seen.is_none_or(|range| range.end < end.end)
+            });
+            let Some(open) = open else { return Ok(whole) };
+            if began.elapsed() > OPEN_MAX {
+                return Err(Error::Kafka {
+                    doing: format!("reading {topic}/{}", open.partition),
+                    reason: format!("a transaction has been open for {} s", OPEN_MAX.as_secs()),
+                });
+            }
+            std::thread::sleep(SETTLING_PAUSE);
+        }
     }
 
     /// The topic's partitions with their first and last offsets; empty when there is no such topic.
     pub fn whole(&self, topic: &str) -> Result<Vec<Range>, Error> {
+        self.ends(&self.consumer, topic)
+    }
+
+    fn ends(&self, consumer: &BaseConsumer, topic: &str) -> Result<Vec<Range>, Error> {
         let asking = || format!("asking for the partitions of {topic}");
-        let metadata = self
-            .consumer
+        let metadata = consumer
             .fetch_metadata(Some(topic), ANSWER_MAX)
             .map_err(failed(asking()))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
@@ -96,8 +132,7 @@ impl Log {
         }
         let range = |partition: i32| {
             let asking = format!("asking for the ends of {topic}/{partition}");
-            let (start, end) = self
-                .consumer
+            let (start, end) = consumer
                 .fetch_watermarks(topic, partition, ANSWER_MAX)
                 .map_err(failed(asking))?;
             Ok::<_, Error>(Range { partition, start, end })

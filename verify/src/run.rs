@@ -1,9 +1,10 @@
 //! One verification from beginning to end: what must be there first, then sink after sink what is there.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use pipeline::Pipeline;
 use pipeline::shape::Shape;
+use pipeline::{Pipeline, Start};
 use rules::{Catalog, Revision};
 use tokio::runtime::Handle;
 
@@ -24,6 +25,8 @@ use crate::report::Report;
 use crate::rollups;
 use crate::verified::Verified;
 
+/// How long the rules service may take to answer for one revision.
+const RULES_WITHIN: Duration = Duration::from_secs(30);
 /// Records that are judged together: enough for the rules to work on columns, few enough to be held.
 const CHUNK: usize = 5_000;
 
@@ -89,7 +92,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     let clickhouse = ClickHouse::connect(pipeline, &options.clickhouse)?;
     for (table, ledger) in pipeline.tables.iter().zip(&mut ledgers.tables) {
         if let Some(shape) = bench.shapes.get(table.source) {
-            let within = bounded.then(|| verified.condition());
+            let within = bounded.then(|| verified.condition(table.source));
             clickhouse
                 .table((&table.name, within), shape, ledger, |topic, partition, offset| {
                     verified.place(topic, partition, offset)
@@ -194,22 +197,34 @@ impl Bench {
         let mut ledgers = Ledgers::new(&self.pipeline, self.options.examples_max);
         let outputs = self.output_topics();
         let before: Vec<Vec<Range>> = outputs.iter().map(|topic| log.whole(topic)).collect::<Result<_, _>>()?;
-        let (mut ranges, mut next, mut unread) = (Vec::new(), Vec::new(), 0);
+        let mut offsets = Vec::new();
         for source in &self.pipeline.sources {
-            let taken = self.ranges(&log, &source.topic, &position)?;
-            unread += taken.unread;
-            next.push((source.topic.clone(), taken.next));
-            ranges.push((source.topic.clone(), taken.ranges));
+            offsets.push(committed(&log, &source.topic)?);
         }
-        // Read after the offsets: whatever they cover is in it.
+        // Read after the offsets, and behind every transaction that was open then: whatever they cover is in it.
         let topic = &self.pipeline.audit.topic;
-        let unaudited = position.unaudited(topic, log.whole(topic)?);
+        let unaudited = position.unaudited(topic, log.stable(topic)?);
         position.audit.read(&log, (topic, &unaudited), &self.pipeline.name)?;
         position.note_audited(topic, &unaudited);
-        self.learn(&position.audit, handle);
+        let (mut ranges, mut next, mut unread) = (Vec::new(), Vec::new(), 0);
+        let mut tiled = BTreeMap::new();
+        for (source, offsets) in self.pipeline.sources.iter().zip(offsets) {
+            let topic = &source.topic;
+            let taken = self.taken(topic, offsets, &mut position);
+            unread += taken.unread;
+            next.push((topic.clone(), taken.next));
+            ranges.push((topic.clone(), taken.ranges));
+            tiled.extend(
+                taken
+                    .tiled
+                    .into_iter()
+                    .map(|(partition, to)| ((topic.clone(), partition), to)),
+            );
+        }
+        self.learn(&position.audit, handle)?;
         let mut tiling = Tiling::default();
         for (topic, ranges) in &ranges {
-            let tiled = |partition| position.verified(topic, partition);
+            let tiled = |partition| tiled.get(&(topic.clone(), partition)).copied();
             let examples_max = self.options.examples_max;
             position.audit.tile((topic, ranges), tiled, examples_max, &mut tiling);
         }
@@ -236,7 +251,7 @@ impl Bench {
         }
         let verified = Verified::new(ranges);
         for (topic, before) in outputs.iter().zip(&before) {
-            let unseen = position.unseen(topic, log.whole(topic)?);
+            let unseen = position.unseen(topic, log.stable(topic)?);
             log.read(topic, &unseen, |record| {
                 // What was put there after an earlier round had read it, and is of what that round verified, is there twice.
                 let read_to = position.seen(topic, record.partition).map(|seen| seen.read_to);
@@ -296,18 +311,25 @@ impl Bench {
 
     /// Compiles the rules that the audit names and that nobody has asked for yet. A directory has only what is in force now,
     /// and what was in force once may not fit the pipeline any more: either is missed only if a record needs it.
-    fn learn(&mut self, audit: &Audit, handle: &Handle) {
+    fn learn(&mut self, audit: &Audit, handle: &Handle) -> Result<(), Error> {
         for id in audit.revisions() {
             if id == (self.revision.number, self.revision.digest) {
                 continue;
             }
-            if let Some(rules) = handle.block_on(self.options.revisions.ask(id))
+            let asking = self.options.revisions.ask(id);
+            let answer = handle.block_on(async { tokio::time::timeout(RULES_WITHIN, asking).await });
+            let answer = answer.map_err(|_| Error::RulesUnanswered {
+                number: id.0,
+                waited_s: RULES_WITHIN.as_secs(),
+            })?;
+            if let Some(rules) = answer
                 && let Ok(revision) = compiled(&rules, &self.catalog)
                 && revision.digest == id.1
             {
                 self.revisions.insert(id, revision);
             }
         }
+        Ok(())
     }
 
     /// The rules that a record was committed with.
@@ -322,22 +344,45 @@ impl Bench {
         self.revisions.get(&id).ok_or(Error::RulesGone { number, digest })
     }
 
-    fn ranges(&self, log: &Log, topic: &str, position: &Position) -> Result<Taken, Error> {
-        let whole = log.whole(topic)?;
-        let committed = log.committed(topic, &whole)?;
+    /// What a round takes of one topic: from where the last one ended, or from where an operator has let the partition go on if
+    /// that is earlier, up to the committed offset.
+    fn taken(&self, topic: &str, offsets: Vec<(Range, i64)>, position: &mut Position) -> Taken {
         let mut taken = Taken::default();
-        for (range, (committed, _)) in whole.into_iter().zip(committed) {
-            let earlier = position.verified(topic, range.partition);
-            let told = self.options.from.get(&(topic.to_owned(), range.partition)).copied();
-            let start = range.start.max(earlier.or(told).unwrap_or(range.start));
-            let end = committed.clamp(start, range.end.max(start));
-            // Retention was faster.
-            taken.unread += earlier.map_or(0, |earlier| start.min(committed.max(earlier)).abs_diff(earlier));
-            let next = if committed < 0 { start } else { committed.min(end) };
-            taken.next.push((range.partition, next));
-            taken.ranges.push(Range { start, end, ..range });
+        for (log, committed) in offsets {
+            let partition = log.partition;
+            let told = self.options.from.get(&(topic.to_owned(), partition)).copied();
+            let restarted = position.audit.take_news(topic, partition);
+            let earlier = position.verified(topic, partition);
+            let begun = match earlier {
+                // A start that Kafka refused in the end leaves everything as it was.
+                Some(earlier) => restarted
+                    .filter(|at| committed < earlier || position.audit.begins_at(topic, partition, *at))
+                    .map_or(earlier, |at| at.min(earlier)),
+                None => told.unwrap_or_else(|| self.beginning(topic, &log, committed, &position.audit)),
+            };
+            let start = log.start.max(begun);
+            let end = committed.clamp(start, log.end.max(start));
+            if earlier.is_some() {
+                taken.tiled.push((partition, begun));
+                // Retention was faster.
+                taken.unread += start.min(committed.max(begun)).abs_diff(begun);
+            }
+            // Where nothing is committed nobody has begun yet.
+            if committed >= 0 {
+                taken.next.push((partition, committed.min(end)));
+            }
+            taken.ranges.push(Range { start, end, ..log });
         }
-        Ok(taken)
+        taken
+    }
+
+    /// Where the pipeline has begun a partition that no round has looked at. Workers that start anywhere but at the log's start
+    /// leave out what lies before; the audit's first range says where that was.
+    fn beginning(&self, topic: &str, log: &Range, committed: i64, audit: &Audit) -> i64 {
+        match self.pipeline.start {
+            Start::Earliest => log.start,
+            _ => audit.first(topic, log.partition).unwrap_or(committed).max(log.start),
+        }
     }
 }
 
@@ -345,10 +390,24 @@ impl Bench {
 #[derive(Default)]
 struct Taken {
     ranges: Vec<Range>,
+    /// Up to where the audit's ranges are known to tile, of partitions that a round has looked at.
+    tiled: Vec<(i32, i64)>,
     /// Where the next round begins, by partition.
     next: Vec<(i32, i64)>,
     /// Offsets that were committed and are gone from the log before anybody verified them.
     unread: u64,
+}
+
+/// The group's offsets of a topic (-1 = none), and the log as it was afterwards: nothing is committed past its end.
+fn committed(log: &Log, topic: &str) -> Result<Vec<(Range, i64)>, Error> {
+    let offsets = log.committed(topic, &log.whole(topic)?)?;
+    let whole = log.whole(topic)?;
+    // Partitions that were added in between are left for the next round.
+    Ok(whole
+        .into_iter()
+        .zip(offsets)
+        .map(|(range, (committed, _))| (range, committed))
+        .collect())
 }
 
 fn judge_chunk<'r>(

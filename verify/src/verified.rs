@@ -59,23 +59,38 @@ impl Verified {
         parts(id).is_some_and(|(topic, partition, offset, _)| self.is_past(topic, partition, offset))
     }
 
-    /// What is verified, as a condition on `_topic`, `_partition` and `_offset` of a table.
-    pub fn condition(&self) -> String {
-        let mut any: Vec<String> = Vec::new();
-        for (topic, (_, ranges)) in &self.sources {
-            let topic = topic.replace('\\', "\\\\").replace('\'', "\\'");
-            for range in ranges.values().filter(|range| range.start < range.end) {
-                let Range { partition, start, end } = range;
-                any.push(format!(
-                    "(_topic = '{topic}' AND _partition = {partition} AND _offset >= {start} AND _offset < {end})"
-                ));
-            }
-        }
-        any.sort_unstable();
-        match any.is_empty() {
-            true => "false".to_owned(),
-            false => any.join(" OR "),
-        }
+    /// What is verified of a source, as a condition on `_topic`, `_partition` and `_offset` of a table: one box for the index, and
+    /// each partition's own offsets in a form whose cost does not grow with the number of partitions.
+    pub fn condition(&self, source: usize) -> String {
+        let of = |(_, (index, _)): &(&String, &(u16, BTreeMap<i32, Range>))| usize::from(*index) == source;
+        let Some((topic, (_, ranges))) = self.sources.iter().find(of) else {
+            return "false".to_owned();
+        };
+        let ranges: Vec<&Range> = ranges.values().filter(|range| range.start < range.end).collect();
+        let (first, last) = (
+            ranges.iter().map(|range| range.start),
+            ranges.iter().map(|range| range.end),
+        );
+        let (Some(first), Some(last)) = (first.min(), last.max()) else {
+            return "false".to_owned();
+        };
+        let list = |of: fn(&Range) -> i64| {
+            let numbers: Vec<String> = ranges.iter().map(|range| of(range).to_string()).collect();
+            format!("CAST([{}], 'Array(Int64)')", numbers.join(", "))
+        };
+        let topic = topic.replace('\\', "\\\\").replace('\'', "\\'");
+        let partitions = list(|range| i64::from(range.partition));
+        let bound = |of, otherwise: i64| {
+            format!(
+                "transform(toInt64(_partition), {partitions}, {}, toInt64({otherwise}))",
+                list(of)
+            )
+        };
+        format!(
+            "_topic = '{topic}' AND _offset >= {first} AND _offset < {last} AND _offset >= {} AND _offset < {}",
+            bound(|range| range.start, i64::MAX),
+            bound(|range| range.end, -1),
+        )
     }
 }
 
@@ -105,10 +120,13 @@ mod tests {
         assert!(verified.is_past("a", 0, 4) && !verified.is_past("a", 0, 9) && !verified.is_past("b", 0, 4));
         assert!(verified.is_past_id("a/0/4/0") && !verified.is_past_id("a/0/5/0") && !verified.is_past_id("nonsense"));
         assert_eq!(
-            verified.condition(),
-            "(_topic = 'a' AND _partition = 0 AND _offset >= 5 AND _offset < 9) OR \
-             (_topic = 'it\\'s' AND _partition = 0 AND _offset >= 0 AND _offset < 1)"
+            verified.condition(0),
+            "_topic = 'a' AND _offset >= 5 AND _offset < 9 \
+             AND _offset >= transform(toInt64(_partition), CAST([0], 'Array(Int64)'), CAST([5], 'Array(Int64)'), \
+             toInt64(9223372036854775807)) \
+             AND _offset < transform(toInt64(_partition), CAST([0], 'Array(Int64)'), CAST([9], 'Array(Int64)'), toInt64(-1))"
         );
-        assert_eq!(Verified::new([]).condition(), "false");
+        assert!(verified.condition(1).starts_with("_topic = 'it\\'s' AND"));
+        assert_eq!(verified.condition(2), "false");
     }
 }

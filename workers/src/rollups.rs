@@ -2,10 +2,14 @@
 //! (`docs/decisions/0009-rollups-remember-their-rows.md`), states that somebody removed.
 //!
 //! Of each partition this touches the rows below the offset up to which lanes have fed, and lanes feed from there on: so
-//! it may run beside them. Only what a rollup lacks is fed, in windows of [`WINDOW`] offsets, each one an insert under a token
-//! that names the very rows: two repairs that feed the same rows at one time feed them once. If this process or the
-//! server dies before a window's insert: the rows are still lacking. During it: each month's part is there or not. After it:
-//! they aren't. The next repair goes on from what is there.
+//! it may run beside them. Only what a rollup lacks is fed, in windows of [`WINDOW`] offsets. Before a window is looked at, inserts
+//! of other repairs of the rollup, also of one that was killed, are waited for; and an insert's token names the very rows, so
+//! that two repairs that look at the same moment feed them once. If this process or the server dies before a window's insert:
+//! the rows are still lacking. During it: each month's part is there or not. After it: they aren't. The next repair goes on
+//! from what is there.
+//!
+//! What is left: two repairs of which one begins its insert after the other has looked and before the other's insert, and
+//! after a former insert of the first had no effect or an unknown outcome. Run one at a time.
 
 use std::time::Duration;
 
@@ -24,6 +28,8 @@ const WINDOW: i64 = 200_000;
 /// A window's insert has to begin within this.
 const BEGIN_WITHIN_MS: i64 = 30_000;
 const RUNNING_MAX: Duration = Duration::from_secs(60);
+/// Before a server that refused is asked again, and while another repair's insert runs.
+const PAUSE: Duration = Duration::from_secs(1);
 /// A window that lacks the same rows after so many inserts needs somebody to look.
 const ATTEMPTS_MAX: u32 = 5;
 
@@ -38,7 +44,7 @@ pub struct RollupPart {
     pub partition: i32,
     /// Rows below this offset were looked at: lanes feed what lies behind.
     pub below: i64,
-    /// How many.
+    /// How many were lacking.
     pub rows: u64,
 }
 
@@ -120,6 +126,10 @@ impl Rollups {
                 if !self.feeds_from(feed, *partition) {
                     continue;
                 }
+                // An operator may have let it go on earlier meanwhile: lanes feed from there on then.
+                let now = if feeding { self.fed().await? } else { Vec::new() };
+                let now = now.iter().find(|(one, ..)| one == partition).map(|(.., now)| *now);
+                let below = &now.map_or(*below, |now| now.min(*below));
                 let first = oldest
                     .iter()
                     .find(|row| row.topic == *topic && row.partition == partition.partition);
@@ -162,10 +172,10 @@ impl Rollups {
         for (partition, topic, stored) in self.partitions.committed().await? {
             let below = match &stored.metadata {
                 _ if !stored.committed => continue,
-                Ok(Metadata::Nothing) => stored.offset,
                 Ok(Metadata::Settled { fed, .. }) => *fed,
                 Ok(Metadata::Promised(promise)) => promise.fed,
-                Err(_) => {
+                // Metadata that no lane has written says nothing about rollups.
+                Ok(Metadata::Nothing) | Err(_) => {
                     let partition = partition.partition;
                     return Err(RollupsError::Unreadable { topic, partition });
                 }
@@ -179,26 +189,22 @@ impl Rollups {
     async fn feed(&self, feed: &Feed, range: Range) -> Result<u64, RollupsError> {
         let clickhouse = self.partitions.clickhouse();
         let ranges = std::slice::from_ref(&range);
-        let (mut fed, mut last) = (0, String::new());
-        for attempt in 0..=ATTEMPTS_MAX {
-            let (rows, digest) = clickhouse.lacking(feed, ranges).await?;
-            if rows == 0 {
-                return Ok(fed);
+        let prefix = format!("sluice-repair-{}-", feed.rollup);
+        let (mut lacking, mut last) = (None, String::new());
+        // Goes up only after an insert that may have been taken for a repetition of one that had no effect.
+        let mut attempt = 0;
+        for _ in 0..=ATTEMPTS_MAX {
+            while clickhouse.running(&prefix).await? {
+                tokio::time::sleep(PAUSE).await;
             }
-            if attempt == ATTEMPTS_MAX {
-                return Err(RollupsError::Stuck {
-                    rollup: feed.rollup.clone(),
-                    topic: range.topic,
-                    partition: range.partition,
-                    start: range.start,
-                    end: range.end,
-                    rows,
-                    last,
-                });
+            let (rows, digest) = clickhouse.lacking(feed, ranges).await?;
+            let first = *lacking.get_or_insert(rows);
+            if rows == 0 {
+                return Ok(first);
             }
             let deadline_ms = clickhouse.now_ms().await? + BEGIN_WITHIN_MS;
             // The same rows, the same token: whoever else feeds them now is deduplicated.
-            let token = format!("sluice-repair-{}-{digest:016x}-{rows}-{attempt}", feed.rollup);
+            let token = format!("{prefix}{digest:016x}-{rows}-{attempt}");
             let query_id = format!("{token}-{}-{}", std::process::id(), crate::sinks::unix_ms());
             let feeding = Feeding {
                 ranges,
@@ -209,18 +215,33 @@ impl Rollups {
                 running_max: RUNNING_MAX,
             };
             match clickhouse.feed(feed, feeding).await {
-                Inserted::Clean => fed = rows,
-                Inserted::Refused(reason) => last = reason,
-                Inserted::Rejected { reason, .. } => last = reason,
+                Inserted::Clean => attempt += 1,
+                Inserted::Refused(reason) | Inserted::Rejected { reason, .. } => {
+                    last = reason;
+                    tokio::time::sleep(PAUSE).await;
+                }
                 // Nothing of it can land any more once this ends.
                 Inserted::Doubt(reason) => {
                     last = reason;
+                    attempt += 1;
                     while let Some(wait) = safe(clickhouse, deadline_ms, &query_id).await? {
                         tokio::time::sleep(wait).await;
                     }
                 }
             }
         }
-        Ok(fed)
+        let (rows, _) = clickhouse.lacking(feed, ranges).await?;
+        if rows == 0 {
+            return Ok(lacking.unwrap_or(0));
+        }
+        Err(RollupsError::Stuck {
+            rollup: feed.rollup.clone(),
+            topic: range.topic,
+            partition: range.partition,
+            start: range.start,
+            end: range.end,
+            rows,
+            last,
+        })
     }
 }

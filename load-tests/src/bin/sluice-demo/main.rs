@@ -39,7 +39,7 @@ struct Arguments {
     /// Kill and restart workers on the way
     #[arg(long)]
     kill: bool,
-    /// Where data, logs and the report go; what an earlier run left there is removed
+    /// Where data, logs and the report go; what an earlier run left there is moved to DIR.earlier, and removed by a run ten minutes later
     #[arg(long, default_value = ".sluice/demo")]
     dir: PathBuf,
     /// The example whose pipeline and rules are used
@@ -127,8 +127,7 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
     }
     let began = Instant::now();
     let earlier = Earlier::of(&arguments.dir);
-    earlier.take(&arguments.dir)?;
-    prepare(&arguments)?;
+    prepare(&arguments, &earlier)?;
     println!(
         "starting Kafka, the schema registry and ClickHouse in {}",
         arguments.dir.display()
@@ -161,6 +160,7 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
         Err(error) => {
             roles.stop_all().await;
             stack.down().await?;
+            earlier.remove_old();
             return Err(error);
         }
     };
@@ -175,7 +175,7 @@ async fn run(arguments: Arguments) -> Outcome<bool> {
         roles.stop_all().await;
         stack.down().await?;
     }
-    earlier.remove_old()?;
+    earlier.remove_old();
     Ok(report.right())
 }
 
@@ -189,9 +189,9 @@ struct Earlier(PathBuf);
 
 impl Earlier {
     fn of(dir: &Path) -> Earlier {
-        let mut beside = dir.as_os_str().to_owned();
-        beside.push(".earlier");
-        Earlier(PathBuf::from(beside))
+        let mut name = dir.file_name().unwrap_or_default().to_owned();
+        name.push(".earlier");
+        Earlier(dir.with_file_name(name))
     }
 
     fn take(&self, dir: &Path) -> Outcome<()> {
@@ -202,10 +202,19 @@ impl Earlier {
         Ok(())
     }
 
-    fn remove_old(&self) -> Outcome<()> {
-        if !self.0.exists() {
-            return Ok(());
+    /// What could not be removed is told, and no fault of the demo's.
+    fn remove_old(&self) {
+        if self.0.exists()
+            && let Err(error) = self.removed()
+        {
+            eprintln!(
+                "demo: {} of earlier demos could not be removed: {error}",
+                self.0.display()
+            );
         }
+    }
+
+    fn removed(&self) -> Outcome<()> {
         let newest = unix_seconds()?.saturating_sub(EARLIER_STAYS.as_secs());
         for entry in std::fs::read_dir(&self.0)? {
             let entry = entry?;
@@ -224,7 +233,7 @@ fn unix_seconds() -> Outcome<u64> {
 }
 
 /// A directory with the example's files, complete with what the demo adds: the rules service, earliest start.
-fn prepare(arguments: &Arguments) -> Outcome<()> {
+fn prepare(arguments: &Arguments, earlier: &Earlier) -> Outcome<()> {
     if !arguments.example.join("pipeline.yaml").exists() {
         return Err(format!(
             "{} has no pipeline.yaml; run the demo from the clone",
@@ -232,6 +241,7 @@ fn prepare(arguments: &Arguments) -> Outcome<()> {
         )
         .into());
     }
+    earlier.take(&arguments.dir)?;
     let rules = arguments.dir.join("rules");
     std::fs::create_dir_all(&rules)?;
     for entry in std::fs::read_dir(arguments.example.join("rules"))? {
