@@ -14,11 +14,15 @@ RATE ?= 5000
 TENANTS ?= 50
 KEEP ?=
 KILL ?=
+SEEDS ?= 2000
+SEED ?=
+CHECK ?= both
+MUTATION ?= none
 
-.PHONY: help demo stop test quick build fmt own machine parts
+.PHONY: help demo stop test quick simulate build fmt own machine parts
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
 
 demo: machine own ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
 	@scripts/beside-fetch.sh cargo build --workspace --bins
@@ -33,6 +37,10 @@ test: own ## every check: format, lints, unit, contract and end-to-end tests
 
 quick: own ## unit tests only, while working
 	@cargo test --workspace --lib --exclude end-to-end
+
+simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 alone with its trace; CHECK=safety|liveness, MUTATION=no-fence
+	@cargo build -p simulation
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --check $(CHECK) --mutation $(MUTATION)
 
 build: own ## every program, without the tests
 	@cargo build --workspace --bins

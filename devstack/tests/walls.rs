@@ -29,10 +29,10 @@ const OWNERS: [(&str, &[&str]); 5] = [
 ];
 
 /// Crates without I/O, clock or threads: neither they nor anything below them may bring a runtime or a client.
-const PURE: [&str; 3] = ["document", "pipeline", "exactly-once-protocol"];
+const PURE: [&str; 4] = ["document", "pipeline", "exactly-once-protocol", "simulation"];
 
 /// `rules` is pure, too, but DataFusion brings tokio along without our using it: only what our crates name counts.
-const PURE_BY_NAME: [&str; 4] = ["document", "pipeline", "exactly-once-protocol", "rules"];
+const PURE_BY_NAME: [&str; 5] = ["document", "pipeline", "exactly-once-protocol", "simulation", "rules"];
 
 const IMPURE: [&str; 5] = ["tokio", "rdkafka", "reqwest", "tonic", "axum"];
 

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::promise::{Marks, Metadata, Promise};
 use crate::witnesses::disagreement;
 use crate::words::{
-    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Wanted,
+    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored, Wanted,
 };
 
 /// An aborted transaction is begun again this often before everything is read again.
@@ -81,11 +81,31 @@ struct Owned {
     marks: Marks,
     /// Topic and sinks were asked since the group gave the partition.
     witnessed: bool,
+    /// What was read when topic or sinks contradicted it. They were asked a moment later, when others may have gone on: only
+    /// if the same is read again do they contradict it in truth.
+    suspected: Option<(i64, Metadata)>,
     /// Where the partition begins, as long as no offset of it is committed. Until then a restart could begin elsewhere
     /// (`start: latest`), and leave out what came in between.
     beginning: Option<i64>,
     /// False while the driver may hold collected records that are in no prepared batch.
     quiet: bool,
+}
+
+impl Owned {
+    /// Whether `stored`, which disagrees with itself or with its witnesses, does so in truth.
+    fn confirms(&mut self, stored: &Stored) -> bool {
+        let alone = Stored {
+            witnesses: None,
+            ..stored.clone()
+        };
+        let (Ok(metadata), Ok(())) = (&stored.metadata, disagreement(&alone)) else {
+            return true;
+        };
+        let read = Some((stored.offset, metadata.clone()));
+        let again = self.suspected == read;
+        self.suspected = read;
+        again
+    }
 }
 
 #[derive(Debug)]
@@ -248,6 +268,7 @@ impl Lane {
                     phase: Phase::Reading(None),
                     marks: Marks::default(),
                     witnessed: false,
+                    suspected: None,
                     beginning: None,
                     quiet: true,
                 },
@@ -290,6 +311,10 @@ impl Lane {
             // Kafka drops a group's offsets with their topic, even while the group has members.
             let vanished = owned.witnessed && !stored.committed && kept.is_none();
             let stop = disagreement(&stored).err();
+            if stop.is_some() && !owned.confirms(&stored) {
+                owned.phase = Phase::Reading(None);
+                continue;
+            }
             let stop = stop.or(vanished.then_some(StopCode::OffsetBehind));
             owned.witnessed |= stored.witnesses.is_some() && stop.is_none();
             let found = stored
@@ -322,6 +347,7 @@ impl Lane {
             });
             owned.quiet = !matches!(owned.phase, Phase::Flowing { .. });
         }
+        self.read(actions);
     }
 
     fn revoke_asked(&mut self, now: Now, partitions: Vec<Partition>, actions: &mut Vec<Action>) {

@@ -418,19 +418,59 @@ fn witnesses_are_asked_once_for_each_assignment_and_stop_what_they_contradict() 
     let asked = driver.step(Event::Assigned(vec![P0]));
     let (epoch, partitions) = wanted(&asked);
     assert_eq!(partitions, of(true));
-    let stored = Stored {
-        offset: 3,
-        committed: true,
-        metadata: Ok(settled(3)),
-        witnesses: Some(Witnesses {
-            topic: None,
-            row_beyond: None,
-            cursors: vec![(BILLING, Cursor::At(5))],
-        }),
+    let stored = |offset, cursor| {
+        let stored = Stored {
+            offset,
+            committed: true,
+            metadata: Ok(settled(offset)),
+            witnesses: Some(Witnesses {
+                topic: None,
+                row_beyond: None,
+                cursors: vec![(BILLING, Cursor::At(cursor))],
+            }),
+        };
+        vec![(P0, stored)]
     };
-    let offsets = vec![(P0, stored)];
+    // Billing is ahead of an offset that was read a moment earlier: perhaps only because others went on meanwhile.
+    let offsets = stored(3, 5);
+    let asked = driver.step(Event::OffsetsRead { epoch, offsets });
+    let (epoch, partitions) = wanted(&asked);
+    assert_eq!(partitions, of(true));
+    // They did, and again.
+    let offsets = stored(5, 7);
+    let asked = driver.step(Event::OffsetsRead { epoch, offsets });
+    let (epoch, _) = wanted(&asked);
+    let offsets = stored(5, 7);
     let stopped = driver.step(Event::OffsetsRead { epoch, offsets });
     assert_eq!(stopped, [Action::Stop(P0, StopCode::OffsetBehind)]);
+}
+
+/// Scenario: a lane that has lost its partition and does not know it reads an offset; the new owner goes on before the sinks
+/// are asked.
+/// Guarantees: nothing is stopped, nobody is called for.
+#[test]
+fn an_offset_that_others_move_while_it_is_read_stops_nothing() {
+    let mut driver = Driver::flowing();
+    driver.step(Event::Lost(vec![P0]));
+    let mut asked = driver.step(Event::Assigned(vec![P0]));
+    for (cursor, ends) in [(5, false), (3, true)] {
+        let Some(Action::ReadOffsets { epoch, .. }) = asked.last() else {
+            panic!("{asked:?}")
+        };
+        let stored = Stored {
+            offset: 3,
+            committed: true,
+            metadata: Ok(settled(3)),
+            witnesses: Some(Witnesses {
+                topic: None,
+                row_beyond: None,
+                cursors: vec![(BILLING, Cursor::At(cursor))],
+            }),
+        };
+        let offsets = vec![(P0, stored)];
+        asked = driver.step(Event::OffsetsRead { epoch: *epoch, offsets });
+        assert_eq!(matches!(asked[0], Action::Collect { .. }), ends, "{asked:?}");
+    }
 }
 
 /// Scenario: the group has no offset of two partitions; `start` says where they begin. Records of one come before anything is
