@@ -18,6 +18,7 @@ SEEDS ?= 2000
 SEED ?=
 CHECK ?= both
 MUTATION ?= none
+EXHAUSTIVE ?=
 
 .PHONY: help demo stop test quick simulate build fmt own machine parts
 
@@ -38,9 +39,10 @@ test: own ## every check: format, lints, unit, contract and end-to-end tests
 quick: own ## unit tests only, while working
 	@cargo test --workspace --lib --exclude end-to-end
 
-simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 alone with its trace; CHECK=safety|liveness, MUTATION=no-fence
+simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 alone with its trace; CHECK=safety, MUTATION=no-fence; EXHAUSTIVE=1
 	@cargo build -p simulation
-	@exec "$(CARGO_TARGET_DIR)/debug/sluice-simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --check $(CHECK) --mutation $(MUTATION)
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --check $(CHECK) \
+	  --mutation $(MUTATION) $(if $(filter-out 0,$(EXHAUSTIVE)),--exhaustive)
 
 build: own ## every program, without the tests
 	@cargo build --workspace --bins

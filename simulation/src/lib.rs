@@ -10,7 +10,8 @@
 //! machines, [`network`] what travels between them and the servers, [`group`] and [`kafka`] the coordinators,
 //! [`clickhouse`] and [`billing`] the sinks. [`faults`] says what goes wrong, [`oracle`] what must hold at every step,
 //! [`liveness`] what must hold in the end, [`mutations`] what makes the suite go red.
-//! `docs/decisions/0014-simulation.md` says what is not simulated.
+//! [`exhaustive`] tries every order of events in a much smaller world. `docs/decisions/0014-simulation.md` says what is
+//! not simulated.
 
 pub mod dice;
 pub mod source;
@@ -26,6 +27,7 @@ pub mod oracle;
 pub mod liveness;
 pub mod mutations;
 pub mod trace;
+pub mod exhaustive;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

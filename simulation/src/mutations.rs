@@ -35,13 +35,15 @@ pub enum Mutation {
     PresentRules,
     /// A thread that was given up while it waited for its epoch begins the transaction that it was given before.
     StaleWork,
+    /// ClickHouse's clock goes back by more than `grace` while a lane still holds inserts.
+    ClockBack,
     /// Billing applies a range again that it has applied already.
     ForgetfulBilling,
 }
 
 impl Mutation {
     /// All of them but [`Mutation::None`], with the names that `--mutation` takes.
-    pub const ALL: [(&'static str, Mutation); 15] = [
+    pub const ALL: [(&'static str, Mutation); 16] = [
         ("no-deadline", Mutation::NoDeadline),
         ("no-guard", Mutation::NoGuard),
         ("no-wait", Mutation::NoWait),
@@ -56,6 +58,7 @@ impl Mutation {
         ("repeat-doubt", Mutation::RepeatDoubt),
         ("present-rules", Mutation::PresentRules),
         ("stale-work", Mutation::StaleWork),
+        ("clock-back", Mutation::ClockBack),
         ("forgetful-billing", Mutation::ForgetfulBilling),
     ];
 

@@ -373,6 +373,7 @@ impl World {
         if self.dice.one_in(rates.sink_clock) {
             self.counts.note(Fault::SinkClock);
             let idle = !self.network.carries_inserts() && self.lanes.iter().all(Hands::holds_no_insert);
+            let idle = idle || self.mutated(Mutation::ClockBack);
             self.clickhouse.jump(self.now_ms, GRACE_MS, idle, &mut self.dice);
         }
         if self.dice.one_in(rates.worker_clock) {

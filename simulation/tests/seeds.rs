@@ -17,7 +17,7 @@ use simulation::{Check, Options, report, run};
 /// So many seeds of each check; `make simulate` runs more.
 const SEEDS: u64 = 2_000;
 /// A mutation has to be seen within so many seeds.
-const SEEDS_TO_RED: u64 = 1_000;
+const SEEDS_TO_RED: u64 = 2_000;
 
 fn all_seeds(check: Check) -> Counts {
     let mut counts = Counts::default();

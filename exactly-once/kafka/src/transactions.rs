@@ -86,6 +86,13 @@ impl ProducerContext for Context {
 /// One incarnation of a lane's transactional producer. Dropping it gives the thread up.
 pub struct Transactor {
     work: SyncSender<Work>,
+    given_up: Arc<AtomicBool>,
+}
+
+impl Drop for Transactor {
+    fn drop(&mut self) {
+        self.given_up.store(true, Ordering::Release);
+    }
 }
 
 /// What every incarnation is made from.
@@ -105,11 +112,13 @@ impl Transactor {
     /// Starts a thread that makes a producer, fences its predecessors and answers [`Answer::Ready`].
     pub fn start(recipe: Recipe, epoch: u64) -> Result<Transactor, Error> {
         let (sender, work) = sync_channel(1);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&given_up);
         std::thread::Builder::new()
             .name(format!("{}-txn", recipe.transactional_id))
-            .spawn(move || serve(&recipe, epoch, &work))
+            .spawn(move || serve(&recipe, epoch, &work, &asked))
             .map_err(Error::Thread)?;
-        Ok(Transactor { work: sender })
+        Ok(Transactor { work: sender, given_up })
     }
 
     /// Hands a transaction to the thread. False if the thread has ended: then the outcome is as if it had never begun.
@@ -118,7 +127,7 @@ impl Transactor {
     }
 }
 
-fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>) {
+fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBool) {
     let mut producer = match fenced(recipe, work) {
         Some(producer) => producer,
         None => return,
@@ -127,6 +136,12 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>) {
         return;
     }
     while let Ok(next) = work.recv() {
+        // A channel hands over what was sent before its sender was dropped. If this thread waited for a new epoch meanwhile, it
+        // has fenced its successor, and would commit what the lane has given up. Asked with the epoch in hand: a lane that gives
+        // up later than this has a successor whose epoch is newer.
+        if given_up.load(Ordering::Acquire) {
+            return;
+        }
         let epoch = next.epoch;
         producer.broken.store(false, Ordering::Release);
         let end = run(recipe, &producer.producer, &next);

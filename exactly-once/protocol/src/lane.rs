@@ -27,7 +27,7 @@ const ABORT_WAIT_MS: u64 = 10;
 const ABORT_WAIT_MAX_MS: u64 = 640;
 
 /// What the machine has to know of the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// From a promise to its deadline, milliseconds.
     pub deadline_span_ms: i64,
@@ -62,7 +62,7 @@ pub struct Standing {
     pub waiting: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Phase {
     /// The offset is being read by the read of this number; `None`: as soon as there is a producer.
     Reading(Option<u64>),
@@ -74,7 +74,7 @@ enum Phase {
     Stopped(StopCode),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Owned {
     phase: Phase,
     /// Of the committed offset; known once it was read.
@@ -108,7 +108,7 @@ impl Owned {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Batch {
     id: BatchId,
     kind: Kind,
@@ -141,7 +141,7 @@ impl Batch {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct OpenTransaction {
     epoch: u64,
     since_ms: u64,
@@ -152,21 +152,22 @@ struct OpenTransaction {
     beginnings: Vec<Partition>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Producer {
     Ready,
     /// Asked for with this epoch; until it is there nothing is read, promised or committed.
     Renewing(u64),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Revoking {
     partitions: Vec<Partition>,
     since_ms: u64,
 }
 
-/// The state machine of one lane: [`Lane::step`] takes an event and answers with actions, in the order to carry out.
-#[derive(Debug)]
+/// The state machine of one lane: [`Lane::step`] takes an event and answers with actions, in the order to carry out. It can
+/// be copied and compared, so that a search can try each of several events on the same state.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Lane {
     settings: Settings,
     owned: BTreeMap<Partition, Owned>,

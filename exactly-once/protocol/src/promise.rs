@@ -23,7 +23,7 @@ const VERSION_1: &str = "s1";
 const FIELDS_1: usize = 13;
 
 /// The metadata of a committed offset.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Metadata {
     /// There is none: no lane has committed this offset.
     Nothing,
@@ -40,7 +40,7 @@ pub enum Metadata {
 
 /// What an offset was committed for. Where it doesn't fit what an owner finds, somebody has changed the topic, the group's
 /// offsets or a sink meanwhile, and going on would lose or double something.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Marks {
     /// Kafka's id of the topic, which a topic that is deleted and made again does not keep (KIP-516). `None`: a version that
     /// did not write it, or a broker that does not tell.
@@ -58,7 +58,7 @@ pub fn sink_id(name: &str) -> u64 {
 /// rollups are fed.
 ///
 /// **Invariant:** everything that decides the bytes of a delivery is either in the log or in here.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Promise {
     /// As they were when the range was promised for the first time: they say nothing of what this promise delivers.
     pub marks: Marks,

@@ -23,7 +23,7 @@ pub struct Range {
 }
 
 /// What a pure transformation made of one range: enough to promise it, not the rows themselves.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RangeOutput {
     /// The offsets.
     pub range: Range,
@@ -57,7 +57,7 @@ pub type BatchId = u64;
 pub const FEEDING: BatchId = 1 << 63;
 
 /// Whether a batch is delivered for the first time or settles promises whose outcome was in doubt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Offsets that no promise was ever made for.
     New,
@@ -125,7 +125,7 @@ pub enum Cursor {
 }
 
 /// A partition whose offset is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wanted {
     /// The partition.
     pub partition: Partition,
@@ -288,7 +288,7 @@ pub enum Event {
 }
 
 /// One Kafka transaction: what it commits and what it promises. Alerts and dead letters of `commits` go with it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transaction {
     /// The batch whose end offsets are committed, if any.
     pub commits: Option<BatchId>,
