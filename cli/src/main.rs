@@ -107,9 +107,14 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let reads_only = matches!(cli.command, Command::Verify(_));
     let done = runtime.block_on(run(cli.command));
-    // A thread that still reads must not hold up the end.
-    runtime.shutdown_background();
+    if reads_only {
+        // A thread that still reads must not hold up the end. Workers' threads have to be waited for: they leave the group.
+        runtime.shutdown_background();
+    } else {
+        drop(runtime);
+    }
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Found) => ExitCode::FAILURE,
