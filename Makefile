@@ -11,6 +11,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 
 DURATION ?= 60s
 RATE ?= 5000
+SECONDS ?= 120
 TENANTS ?= 50
 KEEP ?=
 KILL ?=
@@ -19,8 +20,13 @@ SEED ?=
 CHECK ?= both
 MUTATION ?= none
 EXHAUSTIVE ?=
+FAULTS ?=
+ROUNDS ?= 1
+MINUTES ?=
+TIMES ?= 1
+JSON ?=
 
-.PHONY: help demo stop test quick simulate build fmt own machine parts
+.PHONY: help demo stop test quick simulate chaos failures build fmt fuzz own machine parts
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -44,11 +50,23 @@ simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 a
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --check $(CHECK) \
 	  --mutation $(MUTATION) $(if $(filter-out 0,$(EXHAUSTIVE)),--exhaustive)
 
+chaos: machine own ## faults on the real parts: FAULTS=1,4,8 or all, SEED=1, ROUNDS=1 or MINUTES=60, TIMES=1 each, JSON=FILE
+	@scripts/beside-fetch.sh scripts/programs.sh
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-chaos" $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED)) \
+	  --rounds $(ROUNDS) $(if $(MINUTES),--minutes $(MINUTES)) --times $(TIMES) $(if $(JSON),--json $(JSON))
+
+failures: machine own ## what fails in practice, on the real parts, and how soon events flow again: ONLY=NAME,..., SEED=1, ROUNDS=1, JSON=FILE
+	@scripts/beside-fetch.sh scripts/programs.sh
+	@exec "$(CARGO_TARGET_DIR)/debug/sluice-chaos" --failures $(ONLY) $(if $(SEED),--seed $(SEED)) --rounds $(ROUNDS) $(if $(JSON),--json $(JSON))
+
 build: own ## every program, without the tests
 	@cargo build --workspace --bins
 
 fmt: ## format the code
 	@cargo fmt --all
+
+fuzz: ## a long run of hostile inputs: TARGET=expression SECONDS=600; fuzz/fuzz_targets has the targets
+	@scripts/fuzz.sh "$(TARGET)" "$(SECONDS)" "$(CACHE)/fuzz"
 
 parts: machine ## only fetch Kafka, the registry and ClickHouse into the cache
 	@devstack/parts/fetch.sh

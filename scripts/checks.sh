@@ -21,7 +21,7 @@ check() { # NAME COMMAND...
   fi
 }
 
-everything() { cargo build --workspace --bins && cargo test --workspace --no-run; }
+everything() { scripts/programs.sh && cargo test --workspace --no-run; }
 tests() { cargo test --workspace --no-fail-fast 2>&1 | tee "$log"; }
 
 log=$(mktemp)

@@ -78,6 +78,7 @@ impl Parent {
             let kept = self.unless.clone();
             tokio::spawn(async move {
                 let kept = || kept.as_ref().is_some_and(|file| file.exists());
+                // Nothing tells a process that its parent has ended but the signal of prctl(2), which follows a thread.
                 while std::os::unix::process::parent_id() == parent || kept() {
                     tokio::time::sleep(Duration::from_millis(500)).await;
                 }

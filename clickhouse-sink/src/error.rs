@@ -62,6 +62,15 @@ fn first_of(refusals: &[Refusal]) -> String {
 }
 
 impl Error {
+    /// Like [`crate::Inserted::is_overload`], of a question.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Error::Unreachable(_) | Error::Answer(_) => true,
+            Error::Server { code, .. } => crate::verdict::is_overload(*code),
+            _ => false,
+        }
+    }
+
     /// A fault of a whole column.
     pub(crate) fn column(column: &str, reason: impl Into<String>) -> Self {
         Self::Column {

@@ -135,7 +135,7 @@ impl Client {
         match self.send(request).await {
             Ok(answer) => verdict(&answer, feeding.query_id),
             Err(Unanswered::NothingSent(reason)) => Inserted::Refused(reason),
-            Err(Unanswered::MaybeSent(reason)) => Inserted::Doubt(reason),
+            Err(Unanswered::MaybeSent(reason)) => Inserted::Doubt { code: None, reason },
         }
     }
 

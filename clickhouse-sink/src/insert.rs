@@ -41,7 +41,12 @@ pub enum Inserted {
     /// Proven: no row was written and none will be. May be sent again at once, before the deadline.
     Refused(String),
     /// Rows may have been written, or may yet be. Not to be repeated: wait for the deadline, read back.
-    Doubt(String),
+    Doubt {
+        /// The exception's number, if the server has answered with one.
+        code: Option<i32>,
+        /// What is known.
+        reason: String,
+    },
     /// The server will say the same until an operator acts. Settle it as doubt, too: in the end only the read-back
     /// proves what is there.
     Rejected {
@@ -76,7 +81,7 @@ impl Client {
         match self.send(request).await {
             Ok(answer) => verdict(&answer, insert.query_id),
             Err(Unanswered::NothingSent(reason)) => Inserted::Refused(reason),
-            Err(Unanswered::MaybeSent(reason)) => Inserted::Doubt(reason),
+            Err(Unanswered::MaybeSent(reason)) => Inserted::Doubt { code: None, reason },
         }
     }
 

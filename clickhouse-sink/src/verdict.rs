@@ -82,6 +82,35 @@ const CODES: &[(i32, Verdict, &str)] = &[
 /// The code of `throwIf`, which our guard uses and anybody's view may use.
 const THROW_IF: i32 = 395;
 
+/// A server says these when it is asked for more than it can do; it may take the same insert a moment later.
+const OVERLOADED: [i32; 8] = [
+    159, // TIMEOUT_EXCEEDED
+    202, // TOO_MANY_SIMULTANEOUS_QUERIES
+    209, // SOCKET_TIMEOUT
+    210, // NETWORK_ERROR
+    241, // MEMORY_LIMIT_EXCEEDED
+    243, // NOT_ENOUGH_SPACE
+    252, // TOO_MANY_PARTS
+    439, // CANNOT_SCHEDULE_TASK
+];
+
+/// See [`Inserted::is_overload`].
+pub(crate) fn is_overload(code: i32) -> bool {
+    OVERLOADED.contains(&code)
+}
+
+impl Inserted {
+    /// Whether it looks like a server that is away or does not keep up: it did not answer, or not in time, or said that it is
+    /// asked for too much. Any other answer shows one that keeps up.
+    pub fn is_overload(&self) -> bool {
+        match self {
+            Inserted::Refused(_) | Inserted::Doubt { code: None, .. } => true,
+            Inserted::Doubt { code: Some(code), .. } => is_overload(*code),
+            Inserted::Clean | Inserted::Rejected { .. } => false,
+        }
+    }
+}
+
 /// What an answer to the insert `query_id` means.
 pub(crate) fn verdict(answer: &Answer, query_id: &str) -> Inserted {
     let text = answer.text();
@@ -89,24 +118,30 @@ pub(crate) fn verdict(answer: &Answer, query_id: &str) -> Inserted {
         return of_exception(code, text);
     }
     if answer.status != 200 {
-        return Inserted::Doubt(format!("HTTP status {} without an exception: {text}", answer.status));
+        return doubt(format!("HTTP status {} without an exception: {text}", answer.status));
     }
     if answer.query_id.as_deref() != Some(query_id) {
-        return Inserted::Doubt(
-            "the answer carries no X-ClickHouse-Query-Id of this insert: it isn't ClickHouse's".to_owned(),
-        );
+        return doubt("the answer carries no X-ClickHouse-Query-Id of this insert: it isn't ClickHouse's".to_owned());
     }
     if !answer.body.is_empty() {
-        return Inserted::Doubt(format!("an insert answers nothing, but here came {text:?}"));
+        return doubt(format!("an insert answers nothing, but here came {text:?}"));
     }
     Inserted::Clean
+}
+
+fn doubt(reason: String) -> Inserted {
+    Inserted::Doubt { code: None, reason }
 }
 
 fn of_exception(code: i32, text: String) -> Inserted {
     // `Received from` marks what another server said, for a Distributed table or a view with remote().
     let from_behind = text.contains("while pushing to view") || text.contains("Received from");
+    let failed = |reason| Inserted::Doubt {
+        code: Some(code),
+        reason,
+    };
     if from_behind {
-        return Inserted::Doubt(text);
+        return failed(text);
     }
     if code == THROW_IF && text.contains(&format!("DB::Exception: {DEADLINE_PASSED}")) {
         return Inserted::Refused(DEADLINE_PASSED.to_owned());
@@ -117,7 +152,7 @@ fn of_exception(code: i32, text: String) -> Inserted {
             code,
             reason: format!("{why}. {text}"),
         },
-        None => Inserted::Doubt(text),
+        None => failed(text),
     }
 }
 
@@ -139,7 +174,7 @@ mod tests {
         match verdict(answer, "q") {
             Inserted::Clean => "clean",
             Inserted::Refused(_) => "refused",
-            Inserted::Doubt(_) => "doubt",
+            Inserted::Doubt { .. } => "doubt",
             Inserted::Rejected { .. } => "rejected",
         }
     }
@@ -209,6 +244,24 @@ mod tests {
             )),
             "doubt"
         );
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_or_says_that_it_is_too_much_is_overloaded() {
+        let overload = |code: i32| {
+            verdict(
+                &answer(500, Some(code), &format!("Code: {code}. DB::Exception: x")),
+                "q",
+            )
+            .is_overload()
+        };
+        for code in OVERLOADED {
+            assert!(overload(code), "{code}");
+        }
+        assert!(verdict(&answer(502, None, "Bad Gateway"), "q").is_overload());
+        // A view that fails, a table that is not there: the server keeps up.
+        assert!(!overload(395) && !overload(60));
+        assert!(!verdict(&answer(200, None, ""), "q").is_overload());
     }
 
     #[test]

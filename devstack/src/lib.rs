@@ -31,6 +31,7 @@ mod status;
 
 pub use error::Error;
 pub use fetch::{cache_dir, fetch};
+pub use launch::CLICKHOUSE_KEEPS_FREE;
 pub use part::{Part, Ports};
 pub use stack::{Options, Stack, launcher, up};
 pub use status::{Health, PartStatus, down, status};

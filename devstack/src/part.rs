@@ -83,6 +83,9 @@ pub struct Ports {
     /// The third node: controller.
     #[serde(default)]
     pub kafka3_controller: u16,
+    /// Each node of a cluster: clients that come through a proxy ([`crate::Options::kafka_proxies`]).
+    #[serde(default)]
+    pub kafka_front: [u16; 3],
     /// The registry's API.
     pub registry: u16,
     /// The registry's own health and metrics.
@@ -105,6 +108,7 @@ impl Default for Ports {
             kafka2_controller: 19095,
             kafka3: 19096,
             kafka3_controller: 19097,
+            kafka_front: [19192, 19193, 19194],
             registry: 18081,
             registry_management: 18082,
             clickhouse: 18123,
@@ -124,6 +128,7 @@ impl Ports {
             kafka2_controller: 0,
             kafka3: 0,
             kafka3_controller: 0,
+            kafka_front: [0; 3],
             registry: 0,
             registry_management: 0,
             clickhouse: 0,
@@ -151,8 +156,12 @@ impl Ports {
         }
     }
 
-    pub(crate) fn each_mut(&mut self) -> [&mut u16; 11] {
+    pub(crate) fn each_mut(&mut self) -> [&mut u16; 14] {
+        let [front, front2, front3] = &mut self.kafka_front;
         [
+            front,
+            front2,
+            front3,
             &mut self.kafka,
             &mut self.kafka_controller,
             &mut self.kafka2,

@@ -54,6 +54,7 @@ impl Process {
     /// Waits until the process has ended; false when it hasn't by then.
     pub async fn ended(self, within: Duration) -> bool {
         let deadline = tokio::time::Instant::now() + within;
+        // Looked at again and again: it is no child of this process, so that nobody tells.
         while self.alive() {
             if tokio::time::Instant::now() >= deadline {
                 return false;

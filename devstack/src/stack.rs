@@ -35,6 +35,9 @@ pub struct Options {
     pub cache: PathBuf,
     /// How long a part may take until it answers.
     pub ready_within: Duration,
+    /// Where somebody's proxies listen, one for each node of Kafka: a client that asks a node on its port of
+    /// [`Ports::kafka_front`] is told these ports instead of the nodes' own, and so stays behind the proxies.
+    pub kafka_proxies: Option<[u16; 3]>,
 }
 
 impl Options {
@@ -47,6 +50,7 @@ impl Options {
             launcher: None,
             cache: fetch::cache_dir(),
             ready_within: Duration::from_secs(90),
+            kafka_proxies: None,
         }
     }
 
@@ -158,6 +162,7 @@ fn reserve(options: &Options) -> Result<Stack, Error> {
             launcher,
             ports,
             cluster,
+            kafka_proxies: options.kafka_proxies,
         },
         ready_within: options.ready_within,
         running: BTreeMap::new(),
@@ -257,6 +262,19 @@ impl Stack {
     /// Lets a frozen part go on (SIGCONT).
     pub fn resume(&self, part: Part) -> Result<(), Error> {
         self.signal(part, libc::SIGCONT)
+    }
+
+    /// Whatever was done to these parts: those that were frozen go on, those that have ended are started.
+    pub async fn mend(&mut self, parts: &[Part]) -> Result<(), Error> {
+        for part in parts {
+            let running = self.running.get(part);
+            if running.is_some_and(|supervised| supervised.running.process.alive()) {
+                self.resume(*part)?;
+            } else {
+                self.start(*part).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The part's process id, for tools that trace or inject faults.

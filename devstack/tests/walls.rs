@@ -10,7 +10,14 @@ use std::process::Command;
 const OWNERS: [(&str, &[&str]); 5] = [
     (
         "rdkafka",
-        &["exactly-once-kafka", "cli", "verify", "load-tests", "end-to-end"],
+        &[
+            "exactly-once-kafka",
+            "cli",
+            "verify",
+            "load-tests",
+            "end-to-end",
+            "chaos",
+        ],
     ),
     (
         "reqwest",
@@ -24,7 +31,7 @@ const OWNERS: [(&str, &[&str]); 5] = [
         ],
     ),
     ("rusqlite", &["billing-sink", "config-service"]),
-    ("tokio-postgres", &["billing-sink", "end-to-end"]),
+    ("tokio-postgres", &["billing-sink", "end-to-end", "chaos"]),
     ("libloading", &["devstack"]),
 ];
 
@@ -170,7 +177,7 @@ fn a_hole_in_each_kind_of_wall_is_told() {
         "exactly-once-protocol reaches tokio: it is a pure crate",
         "rules reaches tonic: it is a pure crate",
         "verify reaches workers: it would check itself",
-        "workers depends on rdkafka, which belongs to exactly-once-kafka, cli, verify, load-tests, end-to-end",
+        "workers depends on rdkafka, which belongs to exactly-once-kafka, cli, verify, load-tests, end-to-end, chaos",
     ] {
         assert!(
             broken.iter().any(|line| line == expected),

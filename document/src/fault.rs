@@ -4,6 +4,8 @@ use std::cell::RefCell;
 
 /// A file of nothing but mistakes says its first thousand; more would help nobody.
 const FAULTS_MAX: usize = 1000;
+/// Bytes of a fault's message. What a message quotes can be as long as the file, and is read by a person.
+const MESSAGE_BYTES_MAX: usize = 8 << 10;
 
 /// One thing that is wrong in a document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,6 +21,19 @@ pub struct Fault {
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
+}
+
+impl Fault {
+    /// The same with no more of its message than anybody reads.
+    pub(crate) fn bounded(mut self) -> Self {
+        if self.message.len() > MESSAGE_BYTES_MAX {
+            let end = (0..=MESSAGE_BYTES_MAX)
+                .rev()
+                .find(|end| self.message.is_char_boundary(*end));
+            self.message = format!("{}…", &self.message[..end.unwrap_or(0)]);
+        }
+        self
+    }
 }
 
 fn path_prefix(path: &str) -> String {
@@ -50,12 +65,16 @@ impl Faults {
         &self.file
     }
 
-    /// Adds a fault that is already complete. The first thousand are kept.
+    /// Adds a fault that is already complete. The first thousand are kept, and of each message the first kilobytes.
     pub fn push(&self, fault: Fault) {
-        let mut list = self.list.borrow_mut();
-        if list.len() < FAULTS_MAX {
-            list.push(fault);
+        if !self.is_full() {
+            self.list.borrow_mut().push(fault.bounded());
         }
+    }
+
+    /// Whether no more faults are kept: who has to work for a message can do without.
+    pub fn is_full(&self) -> bool {
+        self.list.borrow().len() >= FAULTS_MAX
     }
 
     /// Adds a fault at a `(line, column)` of this file.

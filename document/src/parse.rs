@@ -90,6 +90,7 @@ fn fault(file: &str, position: (u32, u32), message: impl Into<String>) -> Fault 
         path: String::new(),
         message: message.into(),
     }
+    .bounded()
 }
 
 /// A list or mapping whose end has not been seen.

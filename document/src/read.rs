@@ -64,6 +64,11 @@ impl<'a> Item<'a> {
         self.faults.at(self.key_position(), &self.path, message);
     }
 
+    /// Whether nothing more of what is wrong would be kept: who has to work for a message can do without.
+    pub fn is_unheard(&self) -> bool {
+        self.faults.is_full()
+    }
+
     fn expected<T>(&self, what: &str) -> Option<T> {
         self.fault(format!("should be {what}, is {}", self.node.value.noun()));
         None
@@ -288,7 +293,8 @@ impl<'a> Reader<'a> {
     /// Reports every key that was never asked for. Call it last.
     pub fn finish(self) {
         let asked = self.asked.into_inner();
-        for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str())) {
+        let unknown = self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str()));
+        for entry in unknown.take_while(|_| !self.item.faults.is_full()) {
             let key = excerpt(&entry.key);
             let message = match nearest(&entry.key, asked.iter().copied()) {
                 Some(meant) => format!("the key `{key}` is not known; did you mean `{meant}`?"),

@@ -5,11 +5,14 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::error::KafkaResult;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Scenario;
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// Whoever looks again and again asks another node soon when one is dead.
+const LOOKED_WITHIN: Duration = Duration::from_secs(4);
 /// Fields of metadata that holds a promise.
 const PROMISE_FIELDS: usize = 16;
 
@@ -38,12 +41,16 @@ impl Scenario<'_> {
 
     /// Every offset that the group has committed.
     pub fn committed(&self) -> Vec<Committed> {
-        let consumer: BaseConsumer = self.group().create().unwrap();
+        self.asked_for_committed(ANSWER_WITHIN).unwrap()
+    }
+
+    fn asked_for_committed(&self, patience: Duration) -> KafkaResult<Vec<Committed>> {
+        let consumer: BaseConsumer = self.group().create()?;
         let mut all = TopicPartitionList::new();
         for source in &self.pipeline.sources {
             all.add_partition_range(&source.topic, 0, i32::try_from(source.partitions).unwrap() - 1);
         }
-        let committed = consumer.committed_offsets(all, ANSWER_WITHIN).unwrap();
+        let committed = consumer.committed_offsets(all, patience)?;
         let one = |one: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match one.offset() {
             Offset::Offset(offset) => Some(Committed {
                 topic: one.topic().to_owned(),
@@ -53,7 +60,32 @@ impl Scenario<'_> {
             }),
             _ => None,
         };
-        committed.elements().into_iter().filter_map(one).collect()
+        Ok(committed.elements().into_iter().filter_map(one).collect())
+    }
+
+    /// The end of every source partition, for a reader of committed records. Fails while Kafka does not answer.
+    pub fn ends(&self) -> KafkaResult<Vec<(String, i32, i64)>> {
+        let consumer: BaseConsumer = self.group().create()?;
+        let mut ends = Vec::new();
+        for source in &self.pipeline.sources {
+            for partition in 0..i32::try_from(source.partitions).unwrap() {
+                let (_, end) = consumer.fetch_watermarks(&source.topic, partition, LOOKED_WITHIN)?;
+                ends.push((source.topic.clone(), partition, end));
+            }
+        }
+        Ok(ends)
+    }
+
+    /// How many offsets below these the group has not committed. Fails while Kafka does not answer.
+    pub fn behind(&self, ends: &[(String, i32, i64)]) -> KafkaResult<i64> {
+        let committed = self.asked_for_committed(LOOKED_WITHIN)?;
+        let of = |topic: &str, partition: i32| {
+            let mut all = committed.iter();
+            let found = all.find(|one| one.topic == topic && one.partition == partition);
+            found.map_or(0, |one| one.offset)
+        };
+        let behind = |(topic, partition, end): &(String, i32, i64)| (end - of(topic, *partition)).max(0);
+        Ok(ends.iter().map(behind).sum())
     }
 
     /// The promises that stand in the group's committed offsets, each with its topic and partition.
@@ -67,12 +99,29 @@ impl Scenario<'_> {
 
     /// Writes an offset of the group, which must have no members.
     pub fn commit(&self, to: &Committed) {
+        self.ask_to_commit(to).unwrap();
+    }
+
+    /// The same; fails while Kafka takes somebody for a member of the group.
+    pub fn ask_to_commit(&self, to: &Committed) -> KafkaResult<()> {
         let consumer: BaseConsumer = self.group().create().unwrap();
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(&to.topic, to.partition);
         element.set_offset(Offset::Offset(to.offset)).unwrap();
         element.set_metadata(to.metadata.clone());
-        consumer.commit(&list, CommitMode::Sync).unwrap();
+        consumer.commit(&list, CommitMode::Sync)
+    }
+
+    /// Waits until the group has no members: one that could not say that it leaves stays for its session.
+    pub async fn group_is_empty(&self) {
+        crate::until("the group to have no members", 3 * ANSWER_WITHIN, async || {
+            let consumer: BaseConsumer = self.group().create().unwrap();
+            let name = &self.pipeline.name;
+            let found = consumer.fetch_group_list(Some(name), ANSWER_WITHIN).ok()?;
+            let members = found.groups().iter().map(|group| group.members().len());
+            (members.sum::<usize>() == 0).then_some(())
+        })
+        .await;
     }
 
     /// Removes the group with all its offsets; it must have no members.

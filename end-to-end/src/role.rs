@@ -24,44 +24,51 @@ pub(crate) struct Role {
     pub log: PathBuf,
 }
 
-/// `sluice`, two directories above this test.
-pub(crate) fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let program = test.ancestors().nth(2).unwrap().join("sluice");
-    assert!(
-        program.exists(),
-        "{} is missing: cargo build --workspace --bins",
-        program.display()
-    );
-    program
+/// A program of the workspace: beside the running one, or in the directory above that of a test.
+///
+/// # Panics
+/// When it was not built.
+pub fn program(name: &str) -> PathBuf {
+    let running = std::env::current_exe().unwrap();
+    let near = running.ancestors().skip(1).take(2).map(|dir| dir.join(name));
+    let found = near.into_iter().find(|file| file.exists());
+    found.unwrap_or_else(|| panic!("{name} is missing: scripts/programs.sh builds it"))
 }
+
+/// So many, from 10000 on: the proxies of `chaos/` are above.
+const ROLE_PORTS: u16 = 3_000;
 
 /// A port of this machine that nobody listens on: below the range of outgoing connections, so that it stays free while
 /// the role that has it is down.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let begin = u16::try_from(std::process::id() % 8_000).unwrap();
-    for _ in 0..8_000 {
-        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % 8_000;
+    let begin = u16::try_from(std::process::id() % u32::from(ROLE_PORTS)).unwrap();
+    for _ in 0..ROLE_PORTS {
+        let port = 10_000 + (begin + NEXT.fetch_add(1, Ordering::Relaxed)) % ROLE_PORTS;
         if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
     }
-    panic!("no free port between 10000 and 18000");
+    panic!("no free port between 10000 and 13000");
 }
 
 impl Role {
-    /// Starts `sluice` with these words; its output is appended to `log`.
-    pub fn start(name: &str, words: &[&str], (dir, http): (&Path, String)) -> Role {
+    /// Starts a program with these words and variables; its output is appended to `log`.
+    pub fn start(
+        name: &str,
+        (program, words, env): (&Path, &[&str], &[(&str, &str)]),
+        (dir, http): (&Path, String),
+    ) -> Role {
         let log = dir.join(format!("{name}.log"));
         let output = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&log)
             .unwrap();
-        let child = Command::new(program())
+        let child = Command::new(program)
             .args(words)
+            .envs(env.iter().copied())
             .arg("--with-parent")
             .current_dir(dir)
             .stdin(Stdio::null())
@@ -103,18 +110,40 @@ impl Role {
         );
     }
 
-    /// SIGTERM, and its exit.
-    pub async fn stop(mut self) -> ExitStatus {
+    /// Sends a signal, by its name without `SIG`.
+    pub async fn signal(&self, signal: &str) {
         let pid = self
             .child
             .id()
             .unwrap_or_else(|| panic!("{} has ended by itself", self.name));
         let sent = Command::new("kill")
-            .args(["-TERM", &pid.to_string()])
+            .args([format!("-{signal}"), pid.to_string()])
             .status()
             .await
             .unwrap();
         assert!(sent.success(), "{} has ended by itself", self.name);
+    }
+
+    /// Whether a SIGSTOP holds it.
+    pub fn stopped(&self) -> bool {
+        let pid = self
+            .child
+            .id()
+            .unwrap_or_else(|| panic!("{} has ended by itself", self.name));
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // proc_pid_stat(5): the state comes behind the program's name in brackets.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
+    /// How it has ended by itself; `None` when it goes on after `patience`.
+    pub async fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let ended = tokio::time::timeout(patience, self.child.wait()).await.ok()?;
+        Some(ended.unwrap())
+    }
+
+    /// SIGTERM, and its exit.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal("TERM").await;
         let exit = tokio::time::timeout(DRAINED_WITHIN, self.child.wait()).await;
         exit.unwrap_or_else(|_| panic!("{} did not drain within {DRAINED_WITHIN:?}", self.name))
             .unwrap()

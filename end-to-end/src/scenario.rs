@@ -11,11 +11,15 @@ use pipeline::{Pipeline, RulesFrom};
 use tokio::process::Command;
 use verify::{Options, RulesRevision, Until};
 
-use crate::ask::{Http, metric, until};
+use crate::ask::Http;
 use crate::load::Load;
 use crate::role::{Role, free_port, program};
 use crate::shop::{self, Addresses, Rules};
 use crate::world::{World, runtime};
+
+mod roles;
+
+pub use roles::{Metrics, Worker};
 
 /// Until everything is committed on a machine that has other things to do, crashes and deadlines included.
 const SETTLED_WITHIN: Duration = Duration::from_secs(120);
@@ -37,6 +41,12 @@ pub struct Scenario<'w> {
     roles: BTreeMap<String, Role>,
     config: u16,
     billing: u16,
+    /// Where the billing service keeps its ledger; `None`: SQLite in its state directory.
+    pub billing_store: Option<String>,
+    /// What workers that start from now on do without (`crash_points::Mutation`): they are of the program that can.
+    pub mutation: Option<&'static str>,
+    /// What workers read instead of `pipeline.yaml`: the same with other addresses.
+    worker_file: Option<PathBuf>,
 }
 
 /// Runs a scenario when it is its turn. `name` names pipeline, database and topics, and is used once.
@@ -55,7 +65,11 @@ pub fn run_on_cluster(name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scen
     run_in(&World::shared(true), name, rules, test);
 }
 
-fn run_in(world: &Mutex<World>, name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scenario<'_>)) {
+/// The same in a world of the caller's own.
+///
+/// # Panics
+/// Like [`run`].
+pub fn run_in(world: &Mutex<World>, name: &str, rules: Rules, test: impl AsyncFnOnce(&mut Scenario<'_>)) {
     let mut world = world.lock().unwrap_or_else(PoisonError::into_inner);
     runtime().block_on(async {
         world.mend().await;
@@ -97,6 +111,9 @@ impl<'w> Scenario<'w> {
             roles: BTreeMap::new(),
             config,
             billing,
+            billing_store: None,
+            mutation: None,
+            worker_file: None,
         };
         scenario.write_rules("default", shop::RULES);
         scenario
@@ -105,6 +122,13 @@ impl<'w> Scenario<'w> {
     /// Puts another pipeline file in the place of the shop's.
     pub fn rewrite(&mut self, text: &str) {
         self.pipeline = checked(&self.dir, text);
+    }
+
+    /// Gives workers a pipeline file of their own, with addresses that lead through something.
+    pub fn rewrite_for_workers(&mut self, text: &str) {
+        let file = self.dir.join("worker.yaml");
+        std::fs::write(&file, text).unwrap();
+        self.worker_file = Some(file);
     }
 
     /// Writes a file of the rules directory.
@@ -144,7 +168,7 @@ impl<'w> Scenario<'w> {
 
     async fn tried(&self, words: &[&str]) -> (bool, String) {
         let file = self.dir.join("pipeline.yaml");
-        let done = Command::new(program())
+        let done = Command::new(program("sluice"))
             .args(words)
             .arg("--pipeline")
             .arg(file)
@@ -175,95 +199,6 @@ impl<'w> Scenario<'w> {
                 .await
                 .unwrap();
         }
-    }
-
-    /// Starts `sluice billing` and waits until it is ready.
-    pub async fn start_billing(&mut self) {
-        self.start("billing", &["billing"], "--http").await;
-    }
-
-    /// Starts `sluice config` and waits until it is ready.
-    pub async fn start_config(&mut self) {
-        self.start("config", &["config"], "--http").await;
-    }
-
-    /// Starts `sluice verify --every 1` as `verifier` and waits until its first round is over.
-    pub async fn start_verifier(&mut self) {
-        self.start("verifier", &["verify", "--every", "1"], "--listen").await;
-    }
-
-    /// Starts a worker of this name and waits until it is ready. Names sort behind the other roles': `worker-a`, …
-    pub async fn start_worker(&mut self, name: &str) {
-        self.start(name, &["worker", "--name", name], "--listen").await;
-    }
-
-    /// Starts a worker of this name that has reason to wait, and answers what `/readyz` says once it says `reason`.
-    pub async fn start_waiting_worker(&mut self, name: &str, reason: &str) -> String {
-        self.launch(name, &["worker", "--name", name], "--listen");
-        self.waits(name, reason).await
-    }
-
-    /// What a role's `/readyz` says once it says `reason`.
-    pub async fn waits(&self, name: &str, reason: &str) -> String {
-        let url = format!("http://{}/readyz", self.roles[name].http);
-        until(format!("{name} to say {reason:?}"), SETTLED_WITHIN, async || {
-            self.http.body(&url).await.filter(|body| body.contains(reason))
-        })
-        .await
-    }
-
-    /// Waits until a role is ready.
-    pub async fn is_ready(&mut self, name: &str) {
-        self.roles.get_mut(name).unwrap().ready(&self.http).await;
-    }
-
-    async fn start(&mut self, name: &str, words: &[&str], listen: &str) {
-        self.launch(name, words, listen);
-        self.is_ready(name).await;
-    }
-
-    fn launch(&mut self, name: &str, words: &[&str], listen: &str) {
-        let file = self.dir.join("pipeline.yaml").display().to_string();
-        let http = format!("127.0.0.1:{}", free_port());
-        let words = [words, &["--pipeline", file.as_str(), listen, http.as_str()]].concat();
-        let role = Role::start(name, &words, (&self.dir, http.clone()));
-        assert!(
-            self.roles.insert(name.to_owned(), role).is_none(),
-            "{name} runs already"
-        );
-    }
-
-    /// SIGKILL to a role.
-    pub async fn kill(&mut self, name: &str) {
-        self.roles.remove(name).unwrap().kill().await;
-    }
-
-    /// SIGTERM to a role.
-    ///
-    /// # Panics
-    /// When it does not exit with 0, in time.
-    pub async fn stop(&mut self, name: &str) {
-        let status = self.roles.remove(name).unwrap().stop().await;
-        assert_eq!(status.code(), Some(0), "{name} ended with {status}");
-    }
-
-    /// The sum of a role's metric (`sluice_...`) over the series that have these labels. 0 while it does not answer.
-    pub async fn metric(&self, role: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let url = format!("http://{}/metrics", self.roles[role].http);
-        self.http
-            .get(&url)
-            .await
-            .map_or(0.0, |text| metric(&text, name, labels))
-    }
-
-    /// Waits until a role's metric is at least this.
-    pub async fn metric_reaches(&self, role: &str, name: &str, least: f64) {
-        until(
-            format!("{name} of {role} to reach {least}"),
-            SETTLED_WITHIN,
-            async || (self.metric(role, name, &[]).await >= least).then_some(()),
-        )
-        .await;
     }
 
     /// What ClickHouse answers; tables without a database are the scenario's.

@@ -31,11 +31,18 @@ impl World {
     }
 
     async fn up(cluster: bool) -> World {
+        World::with(|options| if cluster { options.with_cluster() } else { options }).await
+    }
+
+    /// A world of the caller's own, with other options than those for tests.
+    ///
+    /// # Panics
+    /// When a part does not start.
+    pub async fn with(change: impl FnOnce(Options) -> Options) -> World {
         let dir = tempfile::Builder::new().prefix("sluice-end-to-end-").tempdir().unwrap();
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), readable).unwrap();
-        let options = Options::for_tests(dir.path().join("stack"));
-        let options = if cluster { options.with_cluster() } else { options };
+        let options = change(Options::for_tests(dir.path().join("stack")));
         let parts = options.parts.clone();
         let stack = devstack::up(options).await.unwrap();
         World { stack, parts, dir }
@@ -43,18 +50,12 @@ impl World {
 
     /// Everything runs, whatever a scenario that failed has left.
     pub(crate) async fn mend(&mut self) {
-        for part in &self.parts {
-            if self.stack.parts().contains(part) {
-                self.stack.resume(*part).unwrap();
-            } else {
-                self.stack.start(*part).await.unwrap();
-            }
-        }
+        self.stack.mend(&self.parts).await.unwrap();
     }
 }
 
 /// One for all scenarios: the stack's processes belong to the runtime that has started them.
-pub(crate) fn runtime() -> &'static Runtime {
+pub fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     RUNTIME.get_or_init(|| Runtime::new().unwrap())
 }

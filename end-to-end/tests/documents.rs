@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What people read first, and what the reference consists of.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -15,6 +15,9 @@ const DOCUMENTS: [&str; 8] = [
     "docs/pipeline.md",
     "docs/rules.md",
     "docs/dead-letters.md",
+    "docs/verify.md",
+    "docs/audit.md",
+    "docs/reliability.md",
 ];
 
 /// A name in backticks with one of these ends is a file of the repository, even without a folder before it.

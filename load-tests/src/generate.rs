@@ -155,7 +155,7 @@ fn currency(random: &mut Random) -> &'static str {
 }
 
 fn order_id(random: &mut Random) -> String {
-    format!("o-{:016x}", random.next())
+    format!("o-{:016x}", random.number())
 }
 
 fn amount(random: &mut Random) -> i64 {
@@ -205,7 +205,7 @@ fn payment(random: &mut Random, visit: &mut Visit) -> Own {
         _ => ("refunded", random.between(8 * BIG_REFUND_MINOR, BIG_REFUND_MINOR)),
     };
     Own::Payment {
-        payment_id: format!("p-{:016x}", random.next()),
+        payment_id: format!("p-{:016x}", random.number()),
         order_id,
         amount_minor,
         currency,

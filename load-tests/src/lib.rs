@@ -10,7 +10,7 @@
 //! - [`latency`]: publish to visible.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-mod random;
+pub mod random;
 mod sample;
 pub mod event;
 pub mod generate;

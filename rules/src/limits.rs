@@ -4,6 +4,10 @@
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
 /// How deep an expression's tree may be: planning walks it recursively, on a lane's two-megabyte stack.
 pub const EXPRESSION_DEPTH_MAX: usize = 64;
+/// Parts that the planner may make of one expression. It repeats what `BETWEEN`, `CASE`, `coalesce` and patterns look at.
+pub const EXPRESSION_PARTS_MAX: usize = 10_000;
+/// Columns that one `set`, `mask` or `rename` names.
+pub const COLUMNS_MAX: usize = 200;
 /// Rules of one document.
 pub const RULES_MAX: usize = 200;
 /// Tests of one document.

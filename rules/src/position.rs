@@ -3,6 +3,8 @@
 //! The YAML parser says where a scalar begins and what its text is; how the text was written (quotes, escapes,
 //! blocks, continued lines) is found again in the source. Where that can't be, the scalar's own place has to do.
 
+use std::str::Chars;
+
 /// A place inside an expression's text, counted from 1 as the SQL tokenizer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Place {
@@ -10,9 +12,49 @@ pub struct Place {
     pub column: u64,
 }
 
-/// Where in `source` the character at `place` of `text` stands, whose scalar begins at `scalar` (line, column).
-pub fn in_file(source: &str, scalar: (u32, u32), text: &str, place: Place) -> (u32, u32) {
-    found(source, scalar, characters_before(text, place)).unwrap_or(scalar)
+/// A document's text by lines, so that places in it are found without reading it from the start each time.
+#[derive(Debug)]
+pub struct Source<'a> {
+    lines: Vec<&'a str>,
+}
+
+impl<'a> Source<'a> {
+    /// Takes the text apart, once for the whole document.
+    pub fn new(text: &'a str) -> Self {
+        Self {
+            lines: text.lines().collect(),
+        }
+    }
+
+    /// Where the character at `place` of `text` stands, whose scalar begins at `scalar` (line, column).
+    pub fn find(&self, scalar: (u32, u32), text: &str, place: Place) -> (u32, u32) {
+        self.found(scalar, characters_before(text, place)).unwrap_or(scalar)
+    }
+
+    fn found(&self, scalar: (u32, u32), offset: usize) -> Option<(u32, u32)> {
+        let line = usize::try_from(scalar.0).ok()?.checked_sub(1)?;
+        let column = usize::try_from(scalar.1).ok()?.checked_sub(1)?;
+        let mut cursor = Cursor::new(&self.lines, line, column);
+        let quote = match cursor.letter()? {
+            quote @ ('\'' | '"') => {
+                cursor.forward(1);
+                Some(quote)
+            }
+            '|' | '>' => {
+                cursor.next_line();
+                None
+            }
+            _ => None,
+        };
+        for _ in 0..offset {
+            cursor.step(quote);
+        }
+        cursor.letter()?;
+        Some((
+            u32::try_from(cursor.line + 1).ok()?,
+            u32::try_from(cursor.column + 1).ok()?,
+        ))
+    }
 }
 
 /// How many characters of a text are before a place.
@@ -26,66 +68,59 @@ fn characters_before(text: &str, place: Place) -> usize {
         + column
 }
 
-fn found(source: &str, scalar: (u32, u32), offset: usize) -> Option<(u32, u32)> {
-    let lines: Vec<Vec<char>> = source.lines().map(|line| line.chars().collect()).collect();
-    let mut cursor = Cursor {
-        lines: &lines,
-        line: usize::try_from(scalar.0).ok()?.checked_sub(1)?,
-        column: usize::try_from(scalar.1).ok()?.checked_sub(1)?,
-    };
-    let quote = match cursor.letter()? {
-        quote @ ('\'' | '"') => {
-            cursor.column += 1;
-            Some(quote)
-        }
-        '|' | '>' => {
-            cursor.next_line();
-            None
-        }
-        _ => None,
-    };
-    for _ in 0..offset {
-        cursor.step(quote);
-    }
-    cursor.letter()?;
-    Some((
-        u32::try_from(cursor.line + 1).ok()?,
-        u32::try_from(cursor.column + 1).ok()?,
-    ))
-}
-
 struct Cursor<'a> {
-    lines: &'a [Vec<char>],
+    lines: &'a [&'a str],
     line: usize,
+    /// Letters before the next one.
     column: usize,
+    /// From the next letter to the end of the line.
+    rest: Chars<'a>,
 }
 
-impl Cursor<'_> {
+impl<'a> Cursor<'a> {
+    fn new(lines: &'a [&'a str], line: usize, column: usize) -> Self {
+        let mut cursor = Self {
+            lines,
+            line,
+            column: 0,
+            rest: lines.get(line).copied().unwrap_or_default().chars(),
+        };
+        cursor.forward(column);
+        cursor
+    }
+
     fn letter(&self) -> Option<char> {
-        self.lines.get(self.line)?.get(self.column).copied()
+        self.rest.clone().next()
+    }
+
+    fn forward(&mut self, letters: usize) {
+        self.column += letters;
+        if letters > 0 {
+            self.rest.nth(letters - 1);
+        }
     }
 
     fn next_line(&mut self) {
-        self.line += 1;
-        let indentation = |line: &Vec<char>| line.iter().take_while(|letter| **letter == ' ').count();
-        self.column = self.lines.get(self.line).map(indentation).unwrap_or_default();
+        let next = self.lines.get(self.line + 1).copied().unwrap_or_default();
+        let indentation = next.chars().take_while(|letter| *letter == ' ').count();
+        *self = Self::new(self.lines, self.line + 1, indentation);
     }
 
     /// Over what one character of the text is written as. The end of a line is one, as a space or a line feed.
     fn step(&mut self, quote: Option<char>) {
         match (self.letter(), quote) {
             (None, _) => self.next_line(),
-            (Some('\''), Some('\'')) => self.column += 2,
+            (Some('\''), Some('\'')) => self.forward(2),
             (Some('\\'), Some('"')) => {
-                let escape = self.lines[self.line].get(self.column + 1);
-                self.column += match escape {
+                let escape = self.rest.clone().nth(1);
+                self.forward(match escape {
                     Some('x') => 4,
                     Some('u') => 6,
                     Some('U') => 10,
                     _ => 2,
-                };
+                });
             }
-            _ => self.column += 1,
+            _ => self.forward(1),
         }
     }
 }
@@ -109,17 +144,18 @@ mod tests {
             ("when: >\n  a = 'b'\n  OR xyz\n", (1, 7)),
             ("when: a = 'b'\n   OR xyz", (1, 7)),
         ] {
-            let at = in_file(source, scalar, "a = 'b' OR xyz", Place { line: 1, column: 12 });
+            let at = Source::new(source).find(scalar, "a = 'b' OR xyz", Place { line: 1, column: 12 });
             assert_eq!(letter_at(source, at), "xyz", "{source}");
         }
         let literal = "when: |\n  a = 'b' OR\n  xyz\n";
-        let at = in_file(literal, (1, 7), "a = 'b' OR\nxyz\n", Place { line: 2, column: 1 });
+        let at = Source::new(literal).find((1, 7), "a = 'b' OR\nxyz\n", Place { line: 2, column: 1 });
         assert_eq!(at, (3, 3));
     }
 
     #[test]
     fn a_place_outside_the_file_falls_back_to_the_scalar() {
-        assert_eq!(in_file("when: a", (1, 7), "a", Place { line: 9, column: 99 }), (1, 7));
-        assert_eq!(in_file("", (7, 7), "a", Place { line: 1, column: 1 }), (7, 7));
+        let far = Place { line: 9, column: 99 };
+        assert_eq!(Source::new("when: a").find((1, 7), "a", far), (1, 7));
+        assert_eq!(Source::new("").find((7, 7), "a", Place { line: 1, column: 1 }), (7, 7));
     }
 }

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
 use crate::applied::{Applied, Code, Failure};
 use crate::apply::{Rows, merge, run};
 use crate::catalog::{Catalog, EventShape};
+use crate::position::Source;
 use crate::program::{self, Program};
 use crate::trial::{self, Trial};
 use crate::written::{self, Notes, Written};
@@ -56,7 +57,7 @@ pub fn check(file: &str, text: &str, catalog: &Catalog) -> Result<TenantRules, V
     let root = document::parse(file, text).map_err(|fault| vec![fault])?;
     let faults = Faults::new(file);
     let notes = Notes {
-        source: text,
+        source: Source::new(text),
         faults: &faults,
     };
     let rules = written::read(&root, &notes).map(|written| compiled(&written, catalog, &notes));
@@ -277,7 +278,7 @@ impl Compiler<'_> {
         };
         let faults = Faults::new(file);
         let notes = Notes {
-            source: text,
+            source: Source::new(text),
             faults: &faults,
         };
         if let Some(written) = written::read(&root, &notes) {

@@ -135,7 +135,8 @@ fn given(item: &Item<'_>, tenant: &str, catalog: &Catalog) -> Option<(usize, Opt
 
 /// Calls `take` for every column that a mapping names, however it is nested.
 fn fields<'a>(prefix: &str, item: &Item<'a>, event: &EventShape, take: &mut impl FnMut(&str, &Item<'a>)) {
-    for (key, item) in item.entries().unwrap_or_default() {
+    let entries = item.entries().unwrap_or_default();
+    for (key, item) in entries.into_iter().take_while(|_| !item.is_unheard()) {
         let path = if prefix.is_empty() {
             key.to_owned()
         } else {

@@ -11,7 +11,7 @@ use document::{Fault, Faults, Item, Node};
 use crate::applied::Severity;
 use crate::expression::{Mistake, Name, Parsed};
 use crate::limits::{METERS_MAX, NAME_BYTES_MAX, RULES_MAX, SCALE_MAX, TESTS_MAX};
-use crate::position;
+use crate::position::Source;
 
 /// The document of one tenant.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ pub fn read<'a>(root: &'a Node, notes: &Notes<'a>) -> Option<Written<'a>> {
 /// Where faults go, with the text in which places inside of expressions are found again.
 #[derive(Debug)]
 pub struct Notes<'a> {
-    pub source: &'a str,
+    pub source: Source<'a>,
     pub faults: &'a Faults,
 }
 
@@ -158,7 +158,11 @@ impl Notes<'_> {
     /// Records what is wrong inside an expression, at its place in the file.
     pub fn mistakes(&self, at: &Spot, text: &str, mistakes: impl IntoIterator<Item = Mistake>) {
         for mistake in mistakes {
-            let position = position::in_file(self.source, at.position, text, mistake.place);
+            // A document of nothing but mistakes has more than anybody is told: their places need not be found.
+            if self.faults.is_full() {
+                return;
+            }
+            let position = self.source.find(at.position, text, mistake.place);
             self.faults.push(Fault {
                 file: self.faults.file().to_owned(),
                 line: position.0,

@@ -15,6 +15,8 @@ pub mod records;
 pub mod digest;
 pub mod audit;
 pub mod brake;
+pub mod breaker;
+pub mod guard;
 pub mod sinks;
 pub mod settle;
 pub mod witnesses;

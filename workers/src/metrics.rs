@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::breaker::State;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -32,6 +33,9 @@ pub struct Metrics {
     /// Transactions by outcome.
     pub transactions: CountBy,
     inserts_failed: CountBy,
+    /// Of ClickHouse: 0 closed, 1 half-open, 2 open.
+    breaker: Gauge,
+    breaker_opened: Counter,
     deliveries_failed: CountBy,
     insert: Seconds,
     feed: Seconds,
@@ -72,6 +76,8 @@ impl Metrics {
             dropped: Counter::default(),
             transactions: CountBy::default(),
             inserts_failed: CountBy::default(),
+            breaker: Gauge::default(),
+            breaker_opened: Counter::default(),
             deliveries_failed: CountBy::default(),
             insert: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
             feed: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
@@ -112,6 +118,16 @@ impl Metrics {
             "inserted_bytes",
             "compressed bytes sent to ClickHouse",
             metrics.bytes.clone(),
+        );
+        registry.register(
+            "breaker_state",
+            "the circuit breaker before ClickHouse: 0 closed, 1 half-open, 2 open",
+            metrics.breaker.clone(),
+        );
+        registry.register(
+            "breaker_opened",
+            "times the circuit breaker before ClickHouse has opened",
+            metrics.breaker_opened.clone(),
         );
         registry.register("alerts", "alerts committed", metrics.alerts.clone());
         registry.register("charges", "charges committed", metrics.charges.clone());
@@ -182,6 +198,17 @@ impl Metrics {
         self.inserts_failed
             .get_or_create(&vec![("outcome", outcome.to_string())])
             .inc();
+    }
+
+    pub(crate) fn breaker(&self, state: State, opened: bool) {
+        self.breaker.set(match state {
+            State::Closed => 0,
+            State::HalfOpen => 1,
+            State::Open => 2,
+        });
+        if opened {
+            self.breaker_opened.inc();
+        }
     }
 
     pub(crate) fn delivered(&self, sink: &str, took: Duration) {

@@ -221,7 +221,7 @@ impl Rollups {
                     tokio::time::sleep(PAUSE).await;
                 }
                 // Nothing of it can land any more once this ends.
-                Inserted::Doubt(reason) => {
+                Inserted::Doubt { reason, .. } => {
                     last = reason;
                     attempt += 1;
                     while let Some(wait) = safe(clickhouse, deadline_ms, &query_id).await? {

@@ -8,7 +8,7 @@ use clickhouse_sink::{Client, Feed, Range as StoredRange, RowId};
 use exactly_once_protocol::{Promise, Range, StopCode};
 
 use crate::model::Model;
-use crate::sinks::query_prefix;
+use crate::sinks::{Sinks, query_prefix};
 use crate::transform::Outputs;
 
 /// Between two questions to a server that is away or still busy.
@@ -35,23 +35,29 @@ pub struct Present {
 
 /// Waits until the server's own clock is past the deadline and the grace, and no insert of the promise runs any more,
 /// then reads every table that the source may write to. Waits as long as the server is away.
-pub async fn read_back(client: &Client, model: &Model, promise: &Promise, range: Range) -> Present {
+pub async fn read_back(sinks: &Sinks, model: &Model, promise: &Promise, range: Range) -> Present {
+    let client = &sinks.clickhouse;
     let grace_ms = i64::try_from(model.pipeline.batch.grace.as_millis()).unwrap_or(i64::MAX);
     let after_ms = promise.deadline_ms.saturating_add(grace_ms);
     let prefix = query_prefix(&model.pipeline.name, promise.token);
     let mut told: Option<Instant> = None;
     loop {
+        // Never without time left: whoever reads back has nothing else to do.
+        sinks.guard.turn(|| Duration::MAX).await;
         let asked = match safe(client, after_ms, &prefix).await {
-            Ok(None) => tables(client, model, range, promise.fed).await.map(Some),
-            Ok(Some(wait)) => {
+            Ok(None) => tables(client, model, range, promise.fed).await.map(Ok),
+            Ok(Some(wait)) => Ok(Err(wait)),
+            Err(error) => Err(error),
+        };
+        sinks
+            .guard
+            .heed(asked.as_ref().is_err_and(clickhouse_sink::Error::is_overload));
+        match asked {
+            Ok(Ok(present)) => return present,
+            Ok(Err(wait)) => {
                 tokio::time::sleep(wait).await;
                 continue;
             }
-            Err(error) => Err(error),
-        };
-        match asked {
-            Ok(Some(present)) => return present,
-            Ok(None) => {}
             Err(error) if told.is_none_or(|told| told.elapsed() >= TELL_AGAIN) => {
                 told = Some(Instant::now());
                 let (partition, start, end) = (range.partition.partition, range.start, range.end);

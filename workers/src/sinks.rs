@@ -8,15 +8,17 @@ mod grpc;
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
+use crash_points::{Mutation, Point, here, mutated};
 use exactly_once_protocol::{Delivered, Partition};
 use pipeline::Pipeline;
 use tokio::sync::Semaphore;
 
 use self::grpc::Grpc;
+use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::settle::NO_SUCH_ROLLUP;
 use crate::transform::{Outputs, TableRows};
@@ -31,21 +33,38 @@ const INSERTS_AT_ONCE: usize = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
-/// The sink's clock, estimated: this machine's clock and the difference that ClickHouse told last.
-#[derive(Debug, Default)]
+/// The sink's clock, estimated: what ClickHouse told last, and how much time has passed since. This machine's wall clock says
+/// only where it begins: one that jumps an hour would put deadlines an hour away, and whoever settles them would wait for it.
+#[derive(Debug)]
 pub struct SinkClock {
+    began: Instant,
+    /// What has to be added to the milliseconds since then.
     ahead_ms: AtomicI64,
 }
 
+impl Default for SinkClock {
+    fn default() -> SinkClock {
+        SinkClock {
+            began: Instant::now(),
+            ahead_ms: AtomicI64::new(unix_ms()),
+        }
+    }
+}
+
 impl SinkClock {
-    /// Takes what the server said, together with this machine's time of the question.
-    pub fn learn(&self, server_ms: i64, asked_ms: i64) {
-        self.ahead_ms.store(server_ms - asked_ms, Ordering::Relaxed);
+    /// Takes what the server said when it was asked at this moment.
+    pub fn learn(&self, server_ms: i64, asked: Instant) {
+        self.ahead_ms
+            .store(server_ms - self.passed_ms(asked), Ordering::Relaxed);
     }
 
     /// Unix milliseconds on the sink's clock.
     pub fn now_ms(&self) -> i64 {
-        unix_ms() + self.ahead_ms.load(Ordering::Relaxed)
+        self.passed_ms(Instant::now()) + self.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    fn passed_ms(&self, at: Instant) -> i64 {
+        at.saturating_duration_since(self.began).as_millis() as i64
     }
 }
 
@@ -66,6 +85,8 @@ pub struct Sinks {
     pub clock: Arc<SinkClock>,
     health: serve::Health,
     metrics: Arc<Metrics>,
+    /// Before what all lanes ask ClickHouse for.
+    pub guard: Guard,
 }
 
 /// One part of a batch: what to deliver, and which rows of it.
@@ -85,6 +106,8 @@ pub struct Unfed {
     pub feeds: Vec<Feed>,
     /// Of which rows.
     pub ranges: Vec<Range>,
+    /// How often the server has said that such a feeding failed; an attempt that it did not answer says nothing.
+    pub refused: Arc<AtomicU16>,
 }
 
 /// One delivery of one batch.
@@ -120,6 +143,7 @@ impl Sinks {
             clickhouse,
             grpc,
             clock: Arc::new(SinkClock::default()),
+            guard: Guard::new(Arc::clone(&metrics), health.clone()),
             health,
             metrics,
         })
@@ -170,10 +194,20 @@ impl Sinks {
         // whatever its size, so with the large ones first most events are visible soonest.
         inserts.sort_by_key(|(rows_to_go, ..)| Reverse(*rows_to_go));
         let turns = &Semaphore::new(INSERTS_AT_ONCE);
+        let left = &AtomicUsize::new(inserts.len());
         let in_turn = inserts.into_iter().map(|(_, rows, only, name)| async move {
             // Never closed, so that a turn always comes.
             let _turn = turns.acquire().await;
-            self.insert(rows, only, name, deadline_ms).await
+            let clean = self.insert(rows, only, name, deadline_ms).await;
+            let last = left.fetch_sub(1, Ordering::Relaxed) == 1;
+            if clean {
+                here(if last {
+                    Point::InsertsAnswered
+                } else {
+                    Point::BetweenTables
+                });
+            }
+            clean
         });
         // What is fed whole is committed: it needs none of these inserts. Rows come first, people wait for them.
         let whole = delivery.feeds.iter().map(|unfed| (unfed, Lack::All));
@@ -198,8 +232,8 @@ impl Sinks {
         };
         let feedings = lacking
             .into_iter()
-            .flat_map(|(unfed, lack)| unfed.feeds.iter().map(move |feed| (feed, &unfed.ranges, lack)));
-        let in_turn = feedings.enumerate().map(|(nth, (feed, ranges, lack))| async move {
+            .flat_map(|(unfed, lack)| unfed.feeds.iter().map(move |feed| (feed, unfed, lack)));
+        let in_turn = feedings.enumerate().map(|(nth, (feed, unfed, lack))| async move {
             let _turn = turns.acquire().await;
             // One token for each: a second feeding under the same one would be taken for a repetition.
             let kind = match lack {
@@ -209,23 +243,27 @@ impl Sinks {
             let prefix = query_prefix(&self.pipeline.name, delivery.token);
             let name = format!("{prefix}-feed-{kind}-{nth}");
             let feeding = Feeding {
-                ranges,
+                ranges: &unfed.ranges,
                 lack,
                 token: &name,
                 query_id: &name,
                 deadline_unix_s: deadline_ms.div_euclid(1000),
                 running_max: INSERT_RUNNING_MAX,
             };
-            self.feed(feed, feeding, deadline_ms).await
+            self.feed(feed, feeding, (deadline_ms, &unfed.refused)).await
         });
         futures::future::join_all(in_turn).await.into_iter().all(|clean| clean)
     }
 
-    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, deadline_ms: i64) -> bool {
+    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, (deadline_ms, refused): (i64, &AtomicU16)) -> bool {
         let mut pause = RETRY_FIRST;
         loop {
-            let began = std::time::Instant::now();
+            if !self.guard.turn(|| self.left(deadline_ms)).await {
+                return false;
+            }
+            let began = Instant::now();
             let outcome = self.clickhouse.feed(feed, feeding).await;
+            self.guard.heed(outcome.is_overload());
             match &outcome {
                 Inserted::Clean => {
                     self.metrics.fed(&feed.rollup, began.elapsed());
@@ -242,7 +280,13 @@ impl Sinks {
                     tracing::error!(rollup = feed.rollup, code, %reason, "the rollup cannot be fed: run `sluice schema plan`");
                     return true;
                 }
-                Inserted::Rejected { .. } | Inserted::Doubt(_) => {
+                Inserted::Rejected { .. } | Inserted::Doubt { .. } => {
+                    if matches!(
+                        outcome,
+                        Inserted::Rejected { .. } | Inserted::Doubt { code: Some(_), .. }
+                    ) {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
                     tracing::warn!(
                         rollup = feed.rollup,
                         ?outcome,
@@ -259,6 +303,11 @@ impl Sinks {
         }
     }
 
+    /// Until the deadline, on the sink's clock.
+    fn left(&self, deadline_ms: i64) -> Duration {
+        Duration::from_millis(u64::try_from(deadline_ms - self.clock.now_ms()).unwrap_or(0))
+    }
+
     async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {
         let table = &self.pipeline.tables[rows.table];
         let block = match self.block(rows, only) {
@@ -271,25 +320,36 @@ impl Sinks {
                 return false;
             }
         };
+        let token = match mutated(Mutation::TokenWithoutEnd) {
+            true => format!("{}-{}-{}", rows.source, rows.partition[0], rows.offset[0]),
+            false => name.clone(),
+        };
         let mut pause = RETRY_FIRST;
         loop {
             let insert = Insert {
                 table: &table.name,
                 block: &block,
-                token: &name,
+                token: &token,
                 query_id: &name,
                 deadline_unix_s: deadline_ms.div_euclid(1000),
                 running_max: INSERT_RUNNING_MAX,
             };
-            let began = std::time::Instant::now();
-            match self.clickhouse.insert(insert).await {
+            if !self.guard.turn(|| self.left(deadline_ms)).await {
+                return false;
+            }
+            let began = Instant::now();
+            here(Point::InsertUnsent);
+            here(Point::InsertSent);
+            let outcome = self.clickhouse.insert(insert).await;
+            self.guard.heed(outcome.is_overload());
+            match outcome {
                 Inserted::Clean => {
                     self.metrics
                         .inserted(&table.name, block.rows, block.bytes.len(), began.elapsed());
                     self.health.part("clickhouse").ready(true, "");
                     return true;
                 }
-                Inserted::Doubt(reason) => {
+                Inserted::Doubt { reason, .. } => {
                     tracing::warn!(table = table.name, %reason, "the outcome of an insert is unknown; it will be read back");
                     self.metrics.insert_failed("doubt");
                     return false;
@@ -335,5 +395,27 @@ impl Sinks {
             row_hash: &rows.row_hash,
         };
         clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sinks_clock_goes_on_from_what_the_server_has_told() {
+        let clock = SinkClock::default();
+        assert!(
+            (clock.now_ms() - unix_ms()).abs() < 60_000,
+            "its own machine's, before it was told"
+        );
+        let an_hour_ahead = unix_ms() + 3_600_000;
+        let asked = clock.began + Duration::from_secs(20);
+        clock.learn(an_hour_ahead, asked);
+        assert_eq!(
+            clock.now_ms() - clock.passed_ms(Instant::now()),
+            an_hour_ahead - 20_000,
+            "to the millisecond, whatever the wall clock says meanwhile"
+        );
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Connection, Start};
 use futures::future::BoxFuture;
@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::model::{Model, ModelFault};
 use crate::prerequisites::{complete_tables, first_tables, first_topics};
 use crate::rulebook::{Rulebook, RulebookError};
-use crate::sinks::{Sinks, unix_ms};
+use crate::sinks::Sinks;
 
 /// Between two tries to reach something that is away.
 pub(crate) const TRY_EVERY: Duration = Duration::from_millis(500);
@@ -362,7 +362,7 @@ pub async fn shape_of(registry: &Registry, pipeline: &Pipeline, source: usize) -
 }
 
 async fn learn_clock(sinks: &Sinks) {
-    let asked = unix_ms();
+    let asked = Instant::now();
     match sinks.clickhouse.now_ms().await {
         Ok(server) => sinks.clock.learn(server, asked),
         Err(error) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),

@@ -73,6 +73,7 @@ impl Server {
             .expect("postgres starts");
         self.child = Some(child);
         let deadline = Instant::now() + Duration::from_secs(60);
+        // Another process that tells nobody when it is ready: it is asked again.
         while !self.answers() {
             let log = || std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             assert!(Instant::now() < deadline, "postgres does not answer: {}", log());

@@ -12,11 +12,12 @@ use crate::proxy::{Spoil, before};
 use crate::server::{ask, database, deadline, events, events_table, insert, insert_until, settings, url};
 
 fn is_doubt(inserted: &Inserted) -> bool {
-    matches!(inserted, Inserted::Doubt(_))
+    matches!(inserted, Inserted::Doubt { .. })
 }
 
 async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
     let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        // The server tells nobody when a query has ended: it is asked again.
         while !condition().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -141,7 +142,7 @@ async fn an_insert_that_takes_too_long_is_doubt() {
     };
     let inserted = client.insert(insert).await;
     assert!(
-        matches!(&inserted, Inserted::Doubt(reason) if reason.contains("TIMEOUT_EXCEEDED")),
+        matches!(&inserted, Inserted::Doubt { reason, .. } if reason.contains("TIMEOUT_EXCEEDED")),
         "{inserted:?}"
     );
     ended(&client).await;

@@ -14,6 +14,9 @@ use std::process::ExitCode;
 
 pub(crate) const MODE: &str = "__devstack-clickhouse";
 
+/// Bytes of the file system that ClickHouse leaves free.
+pub const CLICKHOUSE_KEEPS_FREE: u64 = 64 << 20;
+
 /// Opens the ports, then sleeps for longer than any stack runs: `clickhouse local` ends with its query.
 const SERVE: &str = "SYSTEM START LISTEN HTTP; SYSTEM START LISTEN TCP; SELECT sleepEachRow(3) FROM numbers(1000000000) \
     SETTINGS max_block_size = 1, function_sleep_max_microseconds_per_block = 10000000000 FORMAT Null";
@@ -53,6 +56,10 @@ pub(super) fn prepare(place: &Place) -> Result<Spec, Error> {
 ///
 /// Merged parts stay for as long as on a server; the library's own default is to remove them at once, hundreds of files at a
 /// time (`docs/decisions/0013-files-that-were-removed.md`).
+///
+/// Inserts and merges are refused while less than [`CLICKHOUSE_KEEPS_FREE`] is free: the library goes on after a write that failed, where a
+/// server throws, and so makes parts of truncated files on a full disk (`nextImpl` in
+/// <https://github.com/chdb-io/chdb/blob/main/src/IO/WriteBufferFromFileDescriptor.cpp>, read and tried with 26.7).
 fn configuration(place: &Place, dir: &Path) -> String {
     format!(
         "\
@@ -74,6 +81,7 @@ fn configuration(place: &Place, dir: &Path) -> String {
   <primary_index_cache_size>268435456</primary_index_cache_size>
   <background_pool_size>1</background_pool_size>
   <os_threads_nice_value_merge_mutate>19</os_threads_nice_value_merge_mutate>
+  <storage_configuration><disks><default><keep_free_space_bytes>{CLICKHOUSE_KEEPS_FREE}</keep_free_space_bytes></default></disks></storage_configuration>
   <merge_tree><old_parts_lifetime>480</old_parts_lifetime></merge_tree>
   <part_log>
     <database>system</database><table>part_log</table>

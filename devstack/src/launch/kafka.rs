@@ -74,6 +74,17 @@ fn name_node(meta: &Path, node: usize) -> Result<(), Error> {
 /// a kill the controller refuses the broker until its former session is over: 3 s instead of 9.
 fn server_properties(place: &Place, part: Part, data: &Path) -> String {
     let (client, controller) = place.ports.kafka_of(part);
+    let node = node_id(part);
+    // A client stays on the listener that it came to, so that behind a proxy it reaches every node through one.
+    let front = place.kafka_proxies.map(|proxies| {
+        let (own, told) = (place.ports.kafka_front[node - 1], proxies[node - 1]);
+        (
+            format!(",FRONT://127.0.0.1:{own}"),
+            format!(",FRONT://127.0.0.1:{told}"),
+            ",FRONT:PLAINTEXT",
+        )
+    });
+    let (front, told, plain) = front.unwrap_or_default();
     let (nodes, in_sync) = if place.cluster { (3, 2) } else { (1, 1) };
     let voter = |node: &Part| format!("{}@127.0.0.1:{}", node_id(*node), place.ports.kafka_of(*node).1);
     let voters: Vec<String> = Part::KAFKAS.iter().take(nodes).map(voter).collect();
@@ -82,11 +93,11 @@ fn server_properties(place: &Place, part: Part, data: &Path) -> String {
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{client}
+listeners=PLAINTEXT://127.0.0.1:{client},CONTROLLER://127.0.0.1:{controller}{front}
+advertised.listeners=PLAINTEXT://127.0.0.1:{client}{told}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{plain}
 log.dirs={data}
 num.partitions=4
 auto.create.topics.enable=false
@@ -113,7 +124,6 @@ num.network.threads=2
 num.io.threads=4
 log.cleaner.dedupe.buffer.size=16777216
 ",
-        node = node_id(part),
         voters = voters.join(","),
         data = data.display()
     )

@@ -5,6 +5,7 @@ mod kafka;
 mod postgres;
 mod registry;
 
+pub use clickhouse::CLICKHOUSE_KEEPS_FREE;
 pub(crate) use clickhouse::{MODE as CLICKHOUSE_MODE, main as clickhouse_main};
 
 use crate::error::{At, Error};
@@ -23,6 +24,8 @@ pub(crate) struct Place {
     pub ports: Ports,
     /// Whether Kafka is a cluster of three nodes.
     pub cluster: bool,
+    /// What the nodes call themselves for clients that come through a proxy.
+    pub kafka_proxies: Option<[u16; 3]>,
 }
 
 impl Place {

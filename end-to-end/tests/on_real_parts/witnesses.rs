@@ -27,6 +27,7 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
         let busy = scenario.refused(&["partitions", "start", &name, "--at", &at]).await;
         assert!(busy.contains("has members"), "{busy}");
         scenario.stop("worker-a").await;
+        scenario.group_is_empty().await;
 
         let one = begun(scenario.committed());
         let reset = Committed {
@@ -43,6 +44,7 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
             "one line, which names code and page\n{listed}"
         );
         scenario.stop("worker-a").await;
+        scenario.group_is_empty().await;
         let back = reset.offset.to_string();
         let refused = scenario.refused(&["partitions", "start", &name, "--at", &back]).await;
         assert!(
@@ -54,11 +56,13 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
         let second = scenario.drive(scenario.load_of(500.0, 4 * SECOND, 2)).finished().await;
         scenario.verified(&[&first, &second]).await;
         scenario.stop("worker-a").await;
+        scenario.group_is_empty().await;
 
         let right = scenario.committed();
         scenario.forget_group().await;
         scenario.start_waiting_worker("worker-a", "SLU-109").await;
         scenario.stop("worker-a").await;
+        scenario.group_is_empty().await;
         for one in right.iter().filter(|one| one.offset > 0) {
             let (name, at) = (format!("{}/{}", one.topic, one.partition), one.offset.to_string());
             scenario.sluice(&["partitions", "start", &name, "--at", &at]).await;

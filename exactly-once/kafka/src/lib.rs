@@ -17,6 +17,7 @@ pub mod offsets;
 mod topic_ids;
 pub mod operator;
 pub mod transactions;
+mod mutated;
 pub mod errors;
 
 pub use group::{Group, Moved, Polled, Topics, Unanswered};

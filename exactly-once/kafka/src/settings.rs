@@ -79,6 +79,13 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     config
 }
 
+/// A client that is in no group and in no transaction: what [`crash_points::Mutation`] does without them.
+pub(crate) fn outside(connection: &Connection) -> ClientConfig {
+    let mut config = base(connection);
+    config.set("group.id", &connection.group);
+    config
+}
+
 /// The transactional producer of one lane. `id` is stable for a slot, so that a restart fences its predecessor.
 pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     let mut config = base(connection);

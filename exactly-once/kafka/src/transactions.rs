@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
+use crash_points::{Mutation, Point, here, mutated};
 use exactly_once_protocol::{Metadata, Partition, TxnEnd};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
@@ -36,6 +37,9 @@ pub struct Message {
     /// Headers in order; a name may appear twice.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
+
+/// How the audit's topic is named, for a mutation alone.
+const AUDIT: &str = ".audit";
 
 /// One transaction to run.
 pub struct Work {
@@ -168,8 +172,12 @@ struct Fenced {
 fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
     loop {
         let broken = Arc::new(AtomicBool::new(false));
-        let made: Result<BaseProducer<Context>, KafkaError> =
-            settings::producer(&recipe.connection, &recipe.transactional_id).create_with_context(Context {
+        let id = match mutated(Mutation::NoFence) {
+            true => crate::mutated::nobodys(&recipe.transactional_id),
+            false => recipe.transactional_id.clone(),
+        };
+        let made: Result<BaseProducer<Context>, KafkaError> = settings::producer(&recipe.connection, &id)
+            .create_with_context(Context {
                 broken: Arc::clone(&broken),
             });
         let outcome = made.and_then(|producer| {
@@ -220,17 +228,41 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
 
 fn attempt(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> Result<(), KafkaError> {
     let timeout = recipe.connection.transaction_timeout;
-    let deadline = Instant::now() + timeout;
+    // A batch's commit carries the audit's record at least.
+    let commits = !work.messages.is_empty();
     producer.begin_transaction()?;
+    here(Point::AfterBegin);
+    let deadline = Instant::now() + timeout;
     for message in &work.messages {
+        if mutated(Mutation::AuditOutside) && message.topic.ends_with(AUDIT) {
+            crate::mutated::produce(&recipe.connection, message)?;
+            continue;
+        }
         produce(producer, message, deadline)?;
     }
-    producer.send_offsets_to_transaction(&offsets(&recipe.topics, work)?, &work.group, timeout)?;
+    if commits {
+        here(Point::AlertsProduced);
+    }
+    let nobody = match mutated(Mutation::NoFence) {
+        true => crate::mutated::nobody(&recipe.connection),
+        false => None,
+    };
+    let group = nobody.as_ref().unwrap_or(&work.group);
+    producer.send_offsets_to_transaction(&offsets(&recipe.topics, work)?, group, timeout)?;
+    here(Point::OffsetsSent);
     // rdkafka's flush polls for 100 ms at a time: waiting here keeps a commit with messages as quick as one without.
     if !answered(producer, deadline) {
         return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
     }
-    producer.commit_transaction(timeout)
+    let [unsent, sent, acknowledged] = match commits {
+        true => [Point::CommitUnsent, Point::CommitSent, Point::CommitAnswered],
+        false => [Point::PromiseUnsent, Point::PromiseSent, Point::PromiseAnswered],
+    };
+    here(unsent);
+    here(sent);
+    producer.commit_transaction(timeout)?;
+    here(acknowledged);
+    Ok(())
 }
 
 /// Waits until every record has its delivery report. False if some still have none at the deadline.

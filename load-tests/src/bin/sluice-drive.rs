@@ -55,6 +55,12 @@ struct Arguments {
     /// ClickHouse's HTTP address: measure publish-to-visible latency; wins over the pipeline file
     #[arg(long, value_name = "URL")]
     clickhouse: Option<String>,
+    /// Milliseconds that events wait for others of their partition; several brokers are busy with requests when it is short
+    #[arg(long, value_name = "MS")]
+    linger: Option<u64>,
+    /// Do not measure latency, whatever the pipeline file says
+    #[arg(long)]
+    no_latency: bool,
     /// Its database; wins over the pipeline file
     #[arg(long)]
     database: Option<String>,
@@ -170,6 +176,9 @@ fn with_arguments(mut settings: Settings, arguments: &Arguments) -> Settings {
         .second_version_after
         .map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
     settings.record.clone_from(&arguments.record);
+    if let Some(linger) = arguments.linger {
+        settings.kafka.insert("linger.ms".to_owned(), linger.to_string());
+    }
     settings
 }
 
@@ -182,7 +191,9 @@ fn sampler(
         .clickhouse
         .clone()
         .or_else(|| clickhouse.and_then(|clickhouse| clickhouse.url.clone()));
-    let Some(url) = url else { return Ok(None) };
+    let Some(url) = url.filter(|_| !arguments.no_latency) else {
+        return Ok(None);
+    };
     let database = arguments
         .database
         .clone()

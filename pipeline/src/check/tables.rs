@@ -9,6 +9,9 @@ use crate::{EventFields, Keep, PartitionBy, Table, defaults};
 /// The name under which the file keeps what all tables have in common.
 const COMMON: &str = "default";
 
+/// Of the tables that there are, so many are named to somebody who named another.
+const NAMED_MAX: usize = 20;
+
 /// What the file says of one table.
 #[derive(Default)]
 struct Part<'a> {
@@ -101,10 +104,14 @@ pub(super) fn unresolved(name: &str, tables: &[Table]) -> String {
     let names = || tables.iter().map(|table| table.name.as_str());
     match nearest(name, names()) {
         Some(meant) => format!("there is no table `{name}`; did you mean `{meant}`?"),
-        None => format!(
-            "there is no table `{name}`; there are {}",
-            names().collect::<Vec<_>>().join(", ")
-        ),
+        None => {
+            let some = names().take(NAMED_MAX).collect::<Vec<_>>().join(", ");
+            let others = match tables.len().saturating_sub(NAMED_MAX) {
+                0 => String::new(),
+                others => format!(" and {others} more"),
+            };
+            format!("there is no table `{name}`; there are {some}{others}")
+        }
     }
 }
 

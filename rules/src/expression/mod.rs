@@ -2,6 +2,7 @@
 //! fails alone.
 
 mod functions;
+mod dialect;
 mod parsed;
 mod names;
 mod tree;

@@ -3,22 +3,24 @@
 use arrow::array::StringArray;
 use arrow::compute::regexp_is_match_scalar;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value,
-    ValueWithSpan,
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Value, ValueWithSpan,
 };
-use datafusion_sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion_sql::sqlparser::keywords::Keyword;
 use datafusion_sql::sqlparser::parser::{Parser, ParserError};
-use datafusion_sql::sqlparser::tokenizer::Token;
+use datafusion_sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use super::Mistake;
+use super::dialect::Bounded;
 use super::functions::offered;
 use super::names::{self, literal_key};
-use super::tree::{self, Refused, start};
+use super::tree::{self, Refused, is_regex, start};
 use crate::catalog::EventShape;
-use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, REPLACEMENT_BYTES_MAX};
+use crate::limits::{EXPRESSION_BYTES_MAX, EXPRESSION_DEPTH_MAX, EXPRESSION_PARTS_MAX, REPLACEMENT_BYTES_MAX};
 use crate::position::Place;
 
 const TOO_DEEP: &str = "the expression is nested too deep; split the rule";
+const TOO_MANY_PARTS: &str = "the expression would become too large: BETWEEN, CASE, coalesce and patterns inside of \
+                              each other repeat what is in them; split the rule";
 
 /// An expression that is well-formed. Whether its columns exist depends on the event.
 #[derive(Debug, Clone)]
@@ -62,6 +64,9 @@ impl Parsed {
                 Refused::Form(message) => Mistake::new(place, message),
             }]
         })?;
+        if tree::planned_parts(&mut ast) > EXPRESSION_PARTS_MAX {
+            return Err(vec![Mistake::new(start(&ast), TOO_MANY_PARTS)]);
+        }
         let mut mistakes = Vec::new();
         tree::walk(&mut ast, &mut |expr| examine(expr, &mut mistakes));
         names::call_lookups(&mut ast, &mut mistakes);
@@ -119,12 +124,23 @@ fn parse(text: &str) -> Result<Expr, Mistake> {
     if text.trim().is_empty() {
         return Err(Mistake::new(start, "the expression is empty"));
     }
-    let dialect = PostgreSqlDialect {};
+    let dialect = Bounded::new();
+    let tokens = Tokenizer::new(&dialect, text).tokenize_with_location();
+    let tokens = tokens.map_err(|error| syntax(&error.into()))?;
+    if let Some(place) = query(&tokens) {
+        return Err(Mistake::new(place, tree::NO_QUERIES));
+    }
+    if uncounted_levels(&tokens) > EXPRESSION_DEPTH_MAX {
+        return Err(Mistake::new(start, TOO_DEEP));
+    }
     let mut parser = Parser::new(&dialect)
         .with_recursion_limit(EXPRESSION_DEPTH_MAX)
-        .try_with_sql(text)
-        .map_err(|error| syntax(&error))?;
-    let ast = parser.parse_expr().map_err(|error| syntax(&error))?;
+        .with_tokens_with_locations(tokens);
+    let parsed = parser.parse_expr();
+    if dialect.is_exhausted() {
+        return Err(Mistake::new(start, TOO_DEEP));
+    }
+    let ast = parsed.map_err(|error| syntax(&error))?;
     let next = parser.peek_token();
     if next.token == Token::EOF {
         return Ok(ast);
@@ -137,6 +153,50 @@ fn parse(text: &str) -> Result<Expr, Mistake> {
         place,
         format!("the expression should end before `{}`", next.token),
     ))
+}
+
+/// Levels that the parser goes down, or builds, without counting them: an interval of an interval, lists of lists as
+/// a type. Nobody needs as many as there may be levels.
+fn uncounted_levels(tokens: &[TokenWithSpan]) -> usize {
+    let mut before: Option<&Token> = None;
+    let mut levels = 0;
+    let is_blank = |token: &&TokenWithSpan| matches!(token.token, Token::Whitespace(_));
+    for token in tokens.iter().filter(|token| !is_blank(token)).map(|token| &token.token) {
+        let is_level = match (before, token) {
+            (_, Token::Word(word)) => word.keyword == Keyword::INTERVAL,
+            (Some(Token::Word(word)), Token::Lt) => word.keyword == Keyword::ARRAY,
+            (Some(Token::LBracket), Token::RBracket | Token::Number(..)) => true,
+            _ => false,
+        };
+        levels += usize::from(is_level);
+        before = Some(token);
+    }
+    levels
+}
+
+/// Where a query begins. They are refused before they are parsed, because parsing nested ones can take for ever.
+fn query(tokens: &[TokenWithSpan]) -> Option<Place> {
+    use Keyword::{DELETE, INSERT, MERGE, SELECT, TABLE, UPDATE, VALUES, WITH};
+    let seen = tokens
+        .iter()
+        .filter(|token| !matches!(token.token, Token::Whitespace(_)));
+    let seen: Vec<&TokenWithSpan> = seen.collect();
+    let begins = seen
+        .windows(2)
+        .enumerate()
+        .find(|(at, two)| match (&two[0].token, &two[1].token) {
+            (Token::LParen, Token::Word(word)) => match word.keyword {
+                SELECT | WITH => true,
+                // Columns may be called so, and an operator or a comma comes behind a column.
+                DELETE | INSERT | MERGE | TABLE | UPDATE | VALUES => {
+                    let next = seen.get(at + 2).map(|next| &next.token);
+                    matches!(next, Some(Token::Word(_) | Token::LParen))
+                }
+                _ => false,
+            },
+            _ => false,
+        });
+    begins.map(|(_, two)| tree::place(two[1].span))
 }
 
 /// The parser's messages end in ` at Line: 1, Column: 7`.
@@ -228,14 +288,6 @@ fn bad_pattern(pattern: &str) -> Option<String> {
     let explained = error.lines().find_map(|line| line.strip_prefix("error: "));
     let said = explained.unwrap_or_else(|| error.trim_start_matches("Compute error: "));
     Some(format!("the pattern can't be compiled: {said}"))
-}
-
-fn is_regex(op: &BinaryOperator) -> bool {
-    use BinaryOperator::{PGRegexIMatch, PGRegexMatch, PGRegexNotIMatch, PGRegexNotMatch, Regexp};
-    matches!(
-        op,
-        PGRegexIMatch | PGRegexMatch | PGRegexNotIMatch | PGRegexNotMatch | Regexp
-    )
 }
 
 pub fn literal(expr: &Expr) -> Option<&str> {

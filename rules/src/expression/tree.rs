@@ -3,15 +3,18 @@
 //! sqlparser's own visitors know all of SQL and are compiled again for each use: five of them took minutes.
 
 use datafusion_sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Spanned, Subscript,
+    AccessExpr, ArrayElemTypeDef, BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    FunctionArguments, Spanned, Subscript, TypedString, Value,
 };
 use datafusion_sql::sqlparser::tokenizer::Span;
 
 use crate::position::Place;
 
-const NO_QUERIES: &str = "a rule sees one event: there are no queries in it";
+/// Why a query is refused.
+pub const NO_QUERIES: &str = "a rule sees one event: there are no queries in it";
 const NO_WINDOWS: &str = "a rule sees one event: OVER, FILTER, DISTINCT and ORDER BY have no meaning in it";
 const NO_USE: &str = "this form of expression is not for rules";
+const NO_NESTED_TYPES: &str = "CAST makes plain values: numbers, texts, times";
 
 /// Where a part of an expression begins.
 pub fn start(expr: &Expr) -> Place {
@@ -62,8 +65,6 @@ fn head(expr: &Expr) -> Place {
         Expr::Identifier(ident) => place(ident.span),
         Expr::Value(value) => place(value.span),
         Expr::Function(function) => place(function.name.span()),
-        Expr::Subquery(query) | Expr::Exists { subquery: query, .. } => place(query.span()),
-        Expr::InSubquery { expr, .. } => head(expr),
         _ => Place { line: 1, column: 1 },
     }
 }
@@ -71,6 +72,9 @@ fn head(expr: &Expr) -> Place {
 /// The expressions right below one.
 fn parts(expr: &mut Expr) -> Result<Vec<&mut Expr>, &'static str> {
     Ok(match expr {
+        Expr::Cast { data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) if !is_plain(data_type) => {
+            return Err(NO_NESTED_TYPES);
+        }
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::Value(_) | Expr::TypedString(_) => Vec::new(),
         Expr::IsFalse(inner)
         | Expr::IsNotFalse(inner)
@@ -148,18 +152,142 @@ fn parts(expr: &mut Expr) -> Result<Vec<&mut Expr>, &'static str> {
             with_optional(parts, [else_result])
         }
         Expr::CompoundFieldAccess { root, access_chain } => {
-            let index = |access| match access {
-                &mut AccessExpr::Subscript(Subscript::Index { ref mut index }) => Some(index),
-                _ => None,
-            };
-            std::iter::once(root.as_mut())
-                .chain(access_chain.iter_mut().filter_map(index))
-                .collect()
+            let inside = access_chain.iter_mut().flat_map(accessed);
+            std::iter::once(root.as_mut()).chain(inside).collect()
         }
         Expr::Function(function) => arguments(function)?,
         Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => return Err(NO_QUERIES),
         _ => return Err(NO_USE),
     })
+}
+
+/// The expressions in one link of a chain such as `properties['key']`. A name behind a dot is a part of the column's.
+fn accessed(access: &mut AccessExpr) -> Vec<&mut Expr> {
+    match access {
+        AccessExpr::Dot(Expr::Identifier(_)) => Vec::new(),
+        AccessExpr::Dot(inner) => vec![inner],
+        AccessExpr::Subscript(Subscript::Index { index }) => vec![index],
+        AccessExpr::Subscript(Subscript::Slice {
+            lower_bound,
+            upper_bound,
+            stride,
+        }) => [lower_bound, upper_bound, stride].into_iter().flatten().collect(),
+    }
+}
+
+/// Whether a type has no types inside, or is a list of such a type, which has its own refusal later on. What nests
+/// would be walked by the planner as deep as it is.
+fn is_plain(data_type: &DataType) -> bool {
+    let inner = match data_type {
+        DataType::Array(ArrayElemTypeDef::AngleBracket(inner) | ArrayElemTypeDef::SquareBracket(inner, _)) => inner,
+        other => other,
+    };
+    !matches!(
+        inner,
+        DataType::Array(_)
+            | DataType::Map(..)
+            | DataType::Struct(..)
+            | DataType::Tuple(_)
+            | DataType::Union(_)
+            | DataType::Nested(_)
+            | DataType::Nullable(_)
+            | DataType::LowCardinality(_)
+            | DataType::Table(_)
+            | DataType::NamedTable { .. }
+    )
+}
+
+/// How many parts the planner makes of an expression, at most. It writes `BETWEEN`, `coalesce`, conditions and
+/// patterns out in terms of others, and in that what they look at stands several times; so nested ones would double,
+/// or worse, with every level. Only for trees that [`check`] has let through.
+pub fn planned_parts(expr: &mut Expr) -> usize {
+    let copied = Copied::by(expr);
+    let parts = parts(expr).unwrap_or_default();
+    let count = parts.len();
+    let planned = |(index, part): (usize, &mut Expr)| copied.times(index, count).saturating_mul(planned_parts(part));
+    parts
+        .into_iter()
+        .enumerate()
+        .map(planned)
+        .fold(1, usize::saturating_add)
+}
+
+/// How often the parts of an expression stand in what the planner makes of it.
+enum Copied {
+    /// The first so many times, the others once.
+    First(usize),
+    /// The last once, the others so many times.
+    AllButLast(usize),
+    /// Of a `CASE`, what stands behind each of so many `WHEN`s; the values once.
+    Conditions { conditions: usize, times: usize },
+}
+
+impl Copied {
+    fn times(&self, index: usize, parts: usize) -> usize {
+        match *self {
+            Self::First(times) if index == 0 => times,
+            Self::AllButLast(times) if index + 1 < parts => times,
+            Self::Conditions { conditions, times } if index < 2 * conditions && index.is_multiple_of(2) => times,
+            _ => 1,
+        }
+    }
+
+    fn by(expr: &Expr) -> Self {
+        /// With fewer conditions, or only true and false behind them, the planner makes `AND`s and `OR`s of a `CASE`
+        /// whose value is true or false.
+        const FEW: usize = 3;
+        /// A pattern of at most four alternatives becomes as many comparisons.
+        const ALTERNATIVES: usize = 4;
+        match expr {
+            Expr::Between { .. } => Self::First(2),
+            Expr::BinaryOp { op, .. } if is_regex(op) => Self::First(ALTERNATIVES),
+            Expr::Function(function) => match function.name.to_string().to_lowercase().trim_matches('"') {
+                "coalesce" | "nvl" | "ifnull" => Self::AllButLast(FEW + 1),
+                "nvl2" => Self::First(FEW),
+                "regexp_like" => Self::First(ALTERNATIVES),
+                _ => Self::First(1),
+            },
+            Expr::Case {
+                operand: None,
+                conditions,
+                ..
+            } if conditions.len() < FEW || conditions.iter().all(|when| may_be_constant(&when.result)) => {
+                Self::Conditions {
+                    conditions: conditions.len(),
+                    times: conditions.len() + 2,
+                }
+            }
+            _ => Self::First(1),
+        }
+    }
+}
+
+/// Whether the planner may find this to be true or false for all events.
+fn may_be_constant(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => may_be_constant(inner),
+        Expr::Value(value) => matches!(value.value, Value::Boolean(_) | Value::Null),
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) | Expr::CompoundFieldAccess { .. } => false,
+        Expr::BinaryOp { op, .. } => !matches!(
+            op,
+            BinaryOperator::Plus
+                | BinaryOperator::Minus
+                | BinaryOperator::Multiply
+                | BinaryOperator::Divide
+                | BinaryOperator::Modulo
+                | BinaryOperator::StringConcat
+        ),
+        _ => true,
+    }
+}
+
+/// Whether an operator compares with a pattern.
+pub fn is_regex(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{PGRegexIMatch, PGRegexMatch, PGRegexNotIMatch, PGRegexNotMatch, Regexp};
+    matches!(
+        op,
+        PGRegexIMatch | PGRegexMatch | PGRegexNotIMatch | PGRegexNotMatch | Regexp
+    )
 }
 
 fn with_optional<'a, const N: usize>(

@@ -5,7 +5,7 @@ use document::{Item, Reader};
 use super::{Action, Mask, Notes, Spot, Target, key_spot, listed, name, spot, sql};
 use crate::applied::Severity;
 use crate::expression::{Name, Parsed};
-use crate::limits::TEXT_BYTES_MAX;
+use crate::limits::{COLUMNS_MAX, TEXT_BYTES_MAX};
 
 const ACTIONS: [&str; 7] = ["drop", "set", "mask", "rename", "route", "alert", "charge"];
 
@@ -53,6 +53,13 @@ fn targets<'a, T>(item: &Item<'a>, read: impl Fn(&Target, &Item<'a>) -> Option<T
     let entries = item.entries()?;
     if entries.is_empty() {
         item.fault("names no column");
+        return None;
+    }
+    if entries.len() > COLUMNS_MAX {
+        item.fault(format!(
+            "names {} columns; a rule has at most {COLUMNS_MAX}",
+            entries.len()
+        ));
         return None;
     }
     let mut found = Vec::new();

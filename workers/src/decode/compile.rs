@@ -26,6 +26,7 @@ pub(super) fn plan(writer: &Schema, shape: &Shape) -> Result<Plan, PlanError> {
     })?;
     let mut compiler = Compiler {
         shape,
+        own: Shape::of(std::slice::from_ref(writer)).ok(),
         resolved: &resolved,
         types: TypesBuilder::new(resolved.get_names()),
         paths: Vec::new(),
@@ -61,6 +62,9 @@ struct Survey {
 
 struct Compiler<'a> {
     shape: &'a Shape,
+    /// The columns that this writer would have alone; `None` = no shape has any for it. A field without a column is
+    /// read as the one it has here.
+    own: Option<Shape>,
     resolved: &'a ResolvedSchema<'a>,
     types: TypesBuilder<'a>,
     paths: Vec<String>,
@@ -97,8 +101,6 @@ struct Target<'t> {
     nullable: bool,
     path: &'t str,
     depth: u32,
-    /// Inside an array or map.
-    repeated: bool,
 }
 
 impl<'a> Compiler<'a> {
@@ -127,13 +129,19 @@ impl<'a> Compiler<'a> {
         Ok((named, name.namespace().map(str::to_owned)))
     }
 
-    /// Whether some column lies below this path. Descending only then ends recursive schemas.
+    /// Whether some column lies below this path, or would. Descending only then ends recursive schemas.
     fn below(&self, path: &str) -> bool {
         let inside = |whole: &str| whole.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
-        self.shape
-            .columns
-            .iter()
-            .any(|column| inside(&column.path) || column.aliases.iter().any(|alias| inside(alias)))
+        let mut columns = self.shape.columns.iter();
+        let mut own = self.own.iter().flat_map(|own| &own.columns);
+        columns.any(|column| inside(&column.path) || column.aliases.iter().any(|alias| inside(alias)))
+            || own.any(|column| inside(&column.path))
+    }
+
+    /// Whether this field would have a column of JSON.
+    fn would_be_json(&self, path: &str) -> bool {
+        let mut own = self.own.iter().flat_map(|own| &own.columns);
+        own.any(|column| column.path == path && column.kind == Kind::Json)
     }
 
     fn record_field<'s>(
@@ -228,7 +236,6 @@ impl<'a> Compiler<'a> {
                     nullable: column.nullable,
                     path: &path,
                     depth: place.depth,
-                    repeated: false,
                 };
                 let slot = self.slot(&field.schema, place.around, target)?;
                 steps.push(Step::Put {
@@ -241,12 +248,7 @@ impl<'a> Compiler<'a> {
                 continue;
             }
             let Some(inner) = self.record_field(&field.schema, place.around, &path)? else {
-                let id = self.types.add(&field.schema, place.around)?;
-                steps.push(Step::Skip {
-                    id,
-                    depth: place.depth,
-                    path: self.paths.len(),
-                });
+                steps.push(self.skip(&field.schema, place, &path)?);
                 self.paths.push(path);
                 continue;
             };
@@ -265,6 +267,28 @@ impl<'a> Compiler<'a> {
             columns.extend(touched);
         }
         Ok((steps, columns))
+    }
+
+    /// The step of a field without a column; its path comes next.
+    fn skip(&mut self, schema: &Schema, place: Place<'_>, path: &str) -> Result<Step, PlanError> {
+        if self.would_be_json(path) {
+            let target = Target {
+                column: self.shape.columns.len(),
+                kind: &Kind::Json,
+                nullable: true,
+                path,
+                depth: place.depth,
+            };
+            return Ok(Step::SkipJson {
+                slot: self.slot(schema, place.around, target)?,
+                path: self.paths.len(),
+            });
+        }
+        Ok(Step::Skip {
+            id: self.types.add(schema, place.around)?,
+            depth: place.depth,
+            path: self.paths.len(),
+        })
     }
 
     fn optional(
@@ -337,7 +361,7 @@ impl<'a> Compiler<'a> {
             }
             _ => {}
         }
-        scalar(followed, target.kind, target.repeated).ok_or_else(|| PlanError::Incompatible {
+        scalar(followed, target.kind).ok_or_else(|| PlanError::Incompatible {
             field: target.path.to_owned(),
             writer: noun(followed),
             column: self.column(target),
@@ -362,7 +386,6 @@ impl<'a> Compiler<'a> {
                 nullable,
                 path,
                 depth,
-                repeated: true,
             },
         )
     }

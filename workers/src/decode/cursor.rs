@@ -34,8 +34,9 @@ impl<'a> Cursor<'a> {
     /// Runs a walk whose bytes will be read once more, so that only the second reading is charged.
     pub(super) fn uncharged<T>(&mut self, walk: impl FnOnce(&mut Self) -> Result<T, Fault>) -> Result<T, Fault> {
         let zero_width_left = self.zero_width_left;
+        let text_left = std::mem::replace(&mut self.text_left, usize::MAX);
         let walked = walk(self);
-        self.zero_width_left = zero_width_left;
+        (self.zero_width_left, self.text_left) = (zero_width_left, text_left);
         walked
     }
 

@@ -10,7 +10,8 @@
 //! vectors, so undoing a row is cutting them back to the rows that were there; it costs about what a good row costs.
 //!
 //! **Invariant:** whether a payload decodes depends on the writer schema and the bytes alone. Fields without a column are
-//! walked with the same checks as the others, so a table that lags behind its schema never changes what is a dead letter.
+//! walked with the same checks and charged the same text as the others, so a table that lags behind its schema never
+//! changes what is a dead letter.
 //!
 //! What other Avro readers accept is accepted (the tests compare with `apache-avro`), except for the limits below, which
 //! keep a few bytes from claiming gigabytes: see [`DEPTH_MAX`], [`ZERO_WIDTH_ITEMS_MAX`] and [`TEXT_BYTES_MAX`].
@@ -37,8 +38,8 @@ pub const DEPTH_MAX: u32 = 64;
 /// are bounded by the bytes that are left.
 pub const ZERO_WIDTH_ITEMS_MAX: u32 = 65_536;
 
-/// Bytes of text that one event may expand to where the text is longer than its encoding (JSON, enum symbols inside
-/// arrays and maps); more is `too_large`.
+/// Bytes of text that one event may expand to where the text is longer than its encoding (JSON, enum symbols), whether
+/// or not it has a column; more is `too_large`.
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]

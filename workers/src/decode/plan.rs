@@ -1,8 +1,9 @@
 //! A compiled plan, and how it runs.
 
 use apache_avro::Schema;
-use pipeline::shape::Shape;
+use pipeline::shape::{Kind, Shape};
 
+use super::column::Column;
 use super::columns::Columns;
 use super::compile;
 use super::cursor::Cursor;
@@ -28,6 +29,8 @@ pub(super) enum Step {
     Put { column: usize, slot: Slot, path: usize },
     /// A field without one.
     Skip { id: TypeId, depth: u32, path: usize },
+    /// A field without one that would be JSON if it had one: how long its text is decides whether the event is too large.
+    SkipJson { slot: Slot, path: usize },
     /// A union of null and a record, or of a record alone (`null` is then `None`).
     Optional {
         null: Option<i64>,
@@ -96,6 +99,10 @@ impl Plan {
                 Step::Skip { id, depth, path } => {
                     self.types
                         .skip(*id, cursor, *depth)
+                        .map_err(|fault| (fault, Some(*path)))?;
+                }
+                Step::SkipJson { slot, path } => {
+                    slot.read(&self.types, cursor, &mut Column::new(&Kind::Json, true))
                         .map_err(|fault| (fault, Some(*path)))?;
                 }
                 Step::Optional {

@@ -9,7 +9,7 @@ use super::types::decimal_limit;
 
 /// How to read a value that is neither array nor map into a column of this kind; `None` = it cannot become one. The
 /// promotions are those that the shape makes when it merges versions.
-pub(super) fn scalar(schema: &Schema, kind: &Kind, repeated: bool) -> Option<Op> {
+pub(super) fn scalar(schema: &Schema, kind: &Kind) -> Option<Op> {
     use Schema as S;
     Some(match (schema, kind) {
         (S::Boolean, Kind::Bool) => Op::Bool,
@@ -33,7 +33,6 @@ pub(super) fn scalar(schema: &Schema, kind: &Kind, repeated: bool) -> Option<Op>
         },
         (S::Enum(symbols), Kind::Enum | Kind::String) => Op::Enum {
             symbols: symbols.symbols.clone(),
-            charged: repeated,
         },
         (S::Uuid(form), Kind::Uuid | Kind::String) => Op::Uuid(match form {
             UuidSchema::String => UuidBytes::Text,

@@ -6,7 +6,7 @@ use super::column::{Column, Nested, Store};
 use super::cursor::Cursor;
 use super::error::Fault;
 use super::json::Json;
-use super::types::{TypeId, Types, decimal};
+use super::types::{TypeId, Types, decimal, symbol};
 
 /// What a number is in the payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,10 +45,8 @@ pub(super) enum Op {
         size: usize,
         utf8: bool,
     },
-    /// `charged`: inside an array or map, where a byte may stand for many symbols.
     Enum {
         symbols: Vec<String>,
-        charged: bool,
     },
     Uuid(UuidBytes),
     Decimal {
@@ -117,13 +115,7 @@ impl Op {
             (Op::Bool, Store::Bits(bits)) => bits.push(cursor.boolean()?),
             (Op::Float32(number), Store::Float32(values)) => values.push(float32(*number, cursor)?),
             (Op::Float64(number), Store::Float64(values)) => values.push(float64(*number, cursor)?),
-            (Op::Enum { symbols, charged }, Store::Bytes(bytes)) => {
-                let symbol = symbols.get(cursor.symbol(symbols.len())?).ok_or(Fault::Enum)?;
-                if *charged {
-                    cursor.expand(symbol.len())?;
-                }
-                bytes.push(symbol.as_bytes())?;
-            }
+            (Op::Enum { symbols }, Store::Bytes(bytes)) => bytes.push(symbol(cursor, symbols)?.as_bytes())?,
             (Op::Fixed { size, utf8 }, Store::Bytes(bytes)) => {
                 let value = cursor.take(*size)?;
                 if *utf8 && std::str::from_utf8(value).is_err() {

@@ -245,7 +245,7 @@ impl Types {
                 cursor.take(*size)?;
             }
             Type::Enum(symbols) => {
-                cursor.symbol(symbols.len())?;
+                symbol(cursor, symbols)?;
             }
             Type::Union(branches) => {
                 let branch = cursor.branch(branches.len())?;
@@ -321,6 +321,13 @@ pub(super) fn decimal(cursor: &mut Cursor<'_>, size: Option<usize>, limit: i128)
     integer(bytes)
         .filter(|value| -limit < *value && *value < limit)
         .ok_or(Fault::Decimal)
+}
+
+/// The symbol of an enum. It is charged: in an array, a byte may stand for a long one.
+pub(super) fn symbol<'s>(cursor: &mut Cursor<'_>, symbols: &'s [String]) -> Result<&'s str, Fault> {
+    let symbol = symbols.get(cursor.symbol(symbols.len())?).ok_or(Fault::Enum)?;
+    cursor.expand(symbol.len())?;
+    Ok(symbol)
 }
 
 /// A big-endian two's complement integer of any length; `None` = it needs more than 128 bits.

@@ -322,6 +322,7 @@ impl LaneLoop {
             (!ranges.is_empty()).then(|| Unfed {
                 feeds: vec![feed.clone()],
                 ranges,
+                refused: Arc::default(),
             })
         };
         model.feeds.iter().filter_map(of).collect()

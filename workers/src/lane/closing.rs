@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crash_points::{Point, here};
 use exactly_once_protocol::{BatchId, Event, Kind};
 
 use super::{Held, LaneError, LaneLoop};
@@ -46,6 +47,7 @@ impl LaneLoop {
         }
         let began = Instant::now();
         let outputs = transform(&self.model, &self.revision, collected)?;
+        here(Point::AfterTransform);
         tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
         if let Some(why) = self.brake.take(&outputs) {
             self.braked(&why, &outputs);

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crash_points::{Point, here};
 use exactly_once_kafka::{BorrowedMessage, MessageFields as _};
 use exactly_once_kafka::{Group, headers};
 use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
@@ -109,6 +110,7 @@ impl LaneLoop {
         }
         match self.take(partition, flow, message) {
             Ok(()) => {
+                here(Point::AfterPoll);
                 if let Some(flow) = self.flows.get_mut(&partition) {
                     flow.next = offset + 1;
                 }

@@ -16,7 +16,7 @@ mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -204,8 +204,8 @@ pub struct LaneLoop {
     oldest_ms: i64,
     batches: BTreeMap<BatchId, Held>,
     settling: BTreeMap<Partition, Settling>,
-    /// How often settling a partition found rows that a rollup lacks although it was fed.
-    feedings: BTreeMap<Partition, u16>,
+    /// How often ClickHouse has said that it cannot feed what a rollup lacks of a partition's pending range.
+    refused: BTreeMap<Partition, Arc<AtomicU16>>,
     tickets: u64,
     schemas: BTreeMap<u32, Arc<registry_cache::Schema>>,
     plans: BTreeMap<(u64, usize, u32), Arc<Plan>>,
@@ -280,7 +280,7 @@ impl LaneLoop {
             oldest_ms: i64::MAX,
             batches: BTreeMap::new(),
             settling: BTreeMap::new(),
-            feedings: BTreeMap::new(),
+            refused: BTreeMap::new(),
             tickets: 0,
             schemas: BTreeMap::new(),
             plans: BTreeMap::new(),

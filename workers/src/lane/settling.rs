@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use exactly_once_kafka::Group;
 use exactly_once_protocol::{Event, Kind, Partition, Promise, Range, RangeOutput, StopCode};
@@ -16,8 +17,10 @@ use crate::settle::{Present, missing, read_back};
 use crate::sinks::{Shipment, Unfed};
 use crate::transform::{Outputs, transform};
 
-/// After so many feedings a range is committed although a rollup lacks rows: a rollup must not hold up its table.
-const FEEDINGS_MAX: u16 = 5;
+/// Once the server has said so often that it cannot feed a rollup, the range is committed without: a rollup must not hold up its
+/// table. Attempts that came to nothing for another reason (a worker or a server that died, a transaction that did not commit)
+/// are repeated without end, like those of the table itself.
+const REFUSED_MAX: u16 = 5;
 
 /// One promise that is being settled.
 pub(super) struct Settling {
@@ -52,7 +55,7 @@ impl LaneLoop {
         let (sender, sinks) = (self.sender.clone(), Arc::clone(&self.shared.sinks));
         let (model, asked) = (Arc::clone(&self.model), promise.clone());
         self.shared.runtime.spawn(async move {
-            let present = read_back(&sinks.clickhouse, &model, &asked, range).await;
+            let present = read_back(&sinks, &model, &asked, range).await;
             super::act::tell(
                 &sender,
                 Inbox::ReadBack {
@@ -256,20 +259,18 @@ impl LaneLoop {
                 // Rows that are about to be inserted are in no rollup either.
                 let lacking = rows.iter().any(|rows| !rows.is_empty());
                 let mut feeds = if lacking { present.rollups } else { present.unfed };
-                // Only attempts that had nothing to do but feed are counted: one whose inserts fail feeds nothing.
-                let feedings = if lacking || feeds.is_empty() {
-                    0
-                } else {
-                    self.feedings.get(&partition).copied().unwrap_or_default() + 1
-                };
-                if feedings > FEEDINGS_MAX {
+                let mut refused = Arc::clone(self.refused.entry(partition).or_default());
+                if !feeds.is_empty() && refused.load(Ordering::Relaxed) >= REFUSED_MAX {
                     tracing::error!(
                         rollup = feeds[0].rollup,
-                        "the rollup lacks rows and cannot be fed; its table is whole"
+                        "the rollup lacks rows and cannot be fed; its table is whole: see `sluice rollups repair`"
                     );
                     feeds.clear();
                 }
-                self.feedings.insert(partition, feedings % (FEEDINGS_MAX + 1));
+                if feeds.is_empty() {
+                    refused = Arc::default();
+                    self.refused.insert(partition, Arc::clone(&refused));
+                }
                 let unfed = present.unfed_range.filter(|_| !feeds.is_empty());
                 settling.ready = Some((
                     Shipment {
@@ -277,7 +278,7 @@ impl LaneLoop {
                         rows: Some(rows),
                         unfed: unfed.map(|range| {
                             let ranges = vec![range];
-                            Arc::new(Unfed { feeds, ranges })
+                            Arc::new(Unfed { feeds, ranges, refused })
                         }),
                     },
                     output,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crash_points::{Point, here};
 use exactly_once_protocol::{Cursor, Delivered, Partition, StopCode, sink_id};
 use pipeline::GrpcSink;
 use prost::Message as _;
@@ -141,8 +142,11 @@ impl Sinks {
             let mut request = tonic::Request::new(request);
             request.set_timeout(CALL_TIMEOUT);
             let began = std::time::Instant::now();
+            here(Point::CallUnsent);
+            here(Point::CallSent);
             match sink.client.clone().deliver(request).await {
                 Ok(answer) if answer.get_ref().outcomes.len() == parts.len() => {
+                    here(Point::CallAnswered);
                     self.metrics.delivered(&sink.settings.name, began.elapsed());
                     self.health.part(&sink.settings.name).ready(true, "");
                     judge(sink, &parts, &answer.into_inner().outcomes, &mut impossible);

@@ -8,6 +8,10 @@ use super::{
 use crate::promise::{Marks, Metadata, Promise};
 use crate::words::{Action, BatchId, FEEDING, Kind, Now, Partition, Range, Transaction, TxnEnd};
 
+/// How often the time that an attempt gets is doubled: eight times the pipeline's `deadline`, and no more, because whoever takes
+/// the partition over waits until it is over.
+const SPAN_DOUBLES_MAX: u16 = 3;
+
 impl Lane {
     pub(super) fn transaction_ended(&mut self, now: Now, epoch: u64, end: TxnEnd, actions: &mut Vec<Action>) {
         if self.transaction.as_ref().is_none_or(|open| open.epoch != epoch) {
@@ -181,7 +185,10 @@ impl Lane {
             && let Some(mut batch) = self.prepared.pop_front()
         {
             self.feed_with(now, &mut batch, &fed);
-            let deadline_ms = now.sink_ms + self.settings.deadline_span_ms;
+            // On a machine so busy that an attempt is not over by its deadline, the next one of the same span would not be, either.
+            let attempt = batch.attempts.iter().copied().max().unwrap_or(0);
+            let span_ms = self.settings.deadline_span_ms << attempt.min(SPAN_DOUBLES_MAX);
+            let deadline_ms = now.sink_ms + span_ms;
             batch.deadline_ms = Some(deadline_ms);
             for (output, attempt) in batch.ranges.iter().zip(&batch.attempts) {
                 let Range { partition, start, end } = output.range;

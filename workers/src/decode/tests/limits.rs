@@ -1,11 +1,27 @@
 //! A few bytes must not claim gigabytes, hours, or the stack.
 
-use super::{long, ready, record, text};
-use crate::decode::{DEPTH_MAX, Plan, TEXT_BYTES_MAX, ZERO_WIDTH_ITEMS_MAX};
+use pipeline::shape::Shape;
 
+use super::{long, ready, record, text};
+use crate::decode::{Columns, DEPTH_MAX, Plan, TEXT_BYTES_MAX, ZERO_WIDTH_ITEMS_MAX};
+
+/// What becomes of a payload, which is the same for a table with all columns and for one that has none of them yet.
 fn code(fields: &str, payload: &[u8]) -> &'static str {
-    let (_, plan, mut columns) = ready(&record(fields));
-    match plan.decode(&mut columns, payload) {
+    let writer = record(fields);
+    let (_, plan, mut columns) = ready(&writer);
+    let code = outcome(&plan, &mut columns, payload);
+    let lagging = Shape::of(&[record(r#"{"name":"never_written","type":["null","long"]}"#)]).unwrap();
+    let plan = Plan::compile(&writer, &lagging).unwrap();
+    assert_eq!(
+        outcome(&plan, &mut Columns::new(&lagging), payload),
+        code,
+        "without columns"
+    );
+    code
+}
+
+fn outcome(plan: &Plan, columns: &mut Columns, payload: &[u8]) -> &'static str {
+    match plan.decode(columns, payload) {
         Ok(()) => "fine",
         Err(error) => error.code,
     }
@@ -53,6 +69,41 @@ fn text_that_grows_out_of_few_bytes_is_bounded() {
 }
 
 #[test]
+fn the_last_byte_of_text_that_an_event_may_have_does_not_depend_on_the_columns() {
+    let symbol = "n".repeat(1000);
+    let json = r#"{"type":"array","items":["long","string"]}"#;
+    let fields = format!(
+        r#"{{"name":"symbols","type":{{"type":"array","items":{{"type":"enum","name":"E","symbols":["{symbol}"]}}}}}},
+           {{"name":"json","type":["null",{json}]}},
+           {{"name":"inner","type":["null",{{"type":"record","name":"Inner","fields":[{{"name":"json","type":{json}}}]}}]}}"#
+    );
+    let of = |items: usize| {
+        let symbols = TEXT_BYTES_MAX / symbol.len();
+        let symbols = [long(symbols as i64), vec![0; symbols], long(0)].concat();
+        let inner = [vec![2], long(items as i64), vec![0; 2 * items], long(0)].concat();
+        [symbols, vec![0], inner].concat()
+    };
+    // The brackets, and a digit and a comma for each item.
+    let items = (TEXT_BYTES_MAX % symbol.len() - 2) / 2;
+    assert_eq!(code(&fields, &of(items)), "fine");
+    assert_eq!(code(&fields, &of(items + 1)), "too_large");
+}
+
+#[test]
+fn only_the_last_value_of_a_key_counts_as_text() {
+    let symbol = "n".repeat(1000);
+    let lists = format!(r#"{{"type":"array","items":["long",{{"type":"enum","name":"E","symbols":["{symbol}"]}}]}}"#);
+    let fields = format!(r#"{{"name":"a","type":{{"type":"map","values":{lists}}}}}"#);
+    let of = |key: &str| {
+        let symbols = TEXT_BYTES_MAX / symbol.len() * 2 / 3;
+        let value = [long(symbols as i64), [2, 0].repeat(symbols), long(0)].concat();
+        [long(2), text("k"), value.clone(), text(key), value, long(0)].concat()
+    };
+    assert_eq!(code(&fields, &of("k")), "fine");
+    assert_eq!(code(&fields, &of("l")), "too_large");
+}
+
+#[test]
 fn recursive_values_end_at_the_depth_limit_whether_or_not_they_have_a_column() {
     let list = r#"{"name":"a","type":{"type":"record","name":"L","fields":[
         {"name":"head","type":"int"},{"name":"tail","type":["null","L"]}]}}"#;
@@ -62,9 +113,9 @@ fn recursive_values_end_at_the_depth_limit_whether_or_not_they_have_a_column() {
     assert_eq!(code(list, &nested(most)), "fine");
     assert_eq!(code(list, &nested(most + 1)), "too_deep");
     assert_eq!(code(list, &nested(1_000_000)), "too_deep");
-    let other = pipeline::shape::Shape::of(&[record(r#"{"name":"b","type":["null","long"]}"#)]).unwrap();
+    let other = Shape::of(&[record(r#"{"name":"b","type":["null","long"]}"#)]).unwrap();
     let plan = Plan::compile(&record(list), &other).unwrap();
-    let mut columns = crate::decode::Columns::new(&other);
+    let mut columns = Columns::new(&other);
     plan.decode(&mut columns, &nested(most)).unwrap();
     assert_eq!(
         plan.decode(&mut columns, &nested(most + 1)).unwrap_err().code,
@@ -84,8 +135,7 @@ fn records_of_nothing_that_double_at_every_level_are_stepped_over_at_once() {
     let writer = record(&format!(
         r#"{{"name":"id","type":"string"}},{{"name":"n","type":{nothing}}}"#
     ));
-    let shape = pipeline::shape::Shape::of(&[record(r#"{"name":"id","type":"string"}"#)]).unwrap();
+    let shape = Shape::of(&[record(r#"{"name":"id","type":"string"}"#)]).unwrap();
     let plan = Plan::compile(&writer, &shape).unwrap();
-    plan.decode(&mut crate::decode::Columns::new(&shape), &text("x"))
-        .unwrap();
+    plan.decode(&mut Columns::new(&shape), &text("x")).unwrap();
 }

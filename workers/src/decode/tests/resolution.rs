@@ -136,7 +136,7 @@ fn fields_without_a_column_are_stepped_over_but_must_still_be_right() {
     let error = plan
         .decode(&mut columns, &[long(1), vec![2, 0xff], long(0), text("c")].concat())
         .unwrap_err();
-    assert_eq!((error.field.as_str(), error.code), ("extra", "invalid_utf8"));
+    assert_eq!((error.field.as_str(), error.code), ("extra.t", "invalid_utf8"));
     let batch = columns.finish().unwrap();
     assert_eq!(oracle::batch_row(&shape, &batch, 0), [word("a")]);
     assert_eq!(oracle::batch_row(&shape, &batch, 1), [word("b")]);

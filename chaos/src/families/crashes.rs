@@ -1,0 +1,64 @@
+//! Workers that die.
+
+use std::time::Duration;
+
+use crash_points::Point;
+use end_to_end::Worker;
+
+use crate::trial::Trial;
+
+/// For a worker that joins, takes partitions and passes the point.
+const PASSES_WITHIN: Duration = Duration::from_secs(60);
+/// Later than this the call that a point is about has often ended.
+const DURING_CALL_MICROS_MAX: i64 = 6_000;
+const SIGKILL: i32 = 9;
+
+/// The second worker dies at every point in turn, in an order that the seed decides; then both die at random.
+pub async fn at_every_point(trial: &mut Trial<'_, '_>) {
+    trial.scenario.kill("worker-b").await;
+    for _ in 0..trial.times {
+        let mut points = Point::ALL.to_vec();
+        while !points.is_empty() {
+            let point = points.swap_remove(trial.random.index(points.len()));
+            at(trial, point).await;
+        }
+    }
+    trial.scenario.start_worker("worker-b").await;
+    at_random(trial).await;
+}
+
+async fn at(trial: &mut Trial<'_, '_>, point: Point) {
+    let passage = match point {
+        // Once for each record, once for each batch; a promise has a transaction of its own only where none precedes it.
+        Point::AfterPoll => trial.random.between(1, 2_000),
+        Point::PromiseUnsent | Point::PromiseSent | Point::PromiseAnswered => 1,
+        _ => trial.random.between(1, 5),
+    };
+    let later = match point {
+        Point::PromiseSent | Point::InsertSent | Point::CallSent | Point::CommitSent => {
+            trial.random.between(1, DURING_CALL_MICROS_MAX)
+        }
+        _ => 0,
+    };
+    trial.fault(point.name());
+    let order = format!("{point}:{passage}:{later}");
+    let worker = Worker {
+        crash: Some(&order),
+        ..Worker::default()
+    };
+    trial.scenario.launch_worker("worker-b", worker);
+    let died = trial.scenario.killed_itself("worker-b", PASSES_WITHIN).await;
+    assert_eq!(died, Some(SIGKILL), "a worker was to die at {order}");
+}
+
+/// Either worker is killed and started again.
+pub async fn at_random(trial: &mut Trial<'_, '_>) {
+    for _ in 0..2 * trial.times {
+        trial.let_pass(500..3_000).await;
+        let worker = trial.worker();
+        trial.fault("SIGKILL of a worker");
+        trial.scenario.kill(worker).await;
+        trial.scenario.start_worker(worker).await;
+    }
+    trial.recovered().await;
+}

@@ -1,0 +1,82 @@
+//! The services beside the stream: billing, the registry; and a worker that is there twice.
+
+use std::time::Duration;
+
+use devstack::Part;
+use end_to_end::Worker;
+
+use crate::proxy::{Answer, Fault, Strike};
+use crate::trial::{self, Trial};
+
+/// The service dies, its database dies, and its answers get lost.
+pub async fn billing(trial: &mut Trial<'_, '_>) {
+    for _ in 0..trial.times {
+        trial.let_pass(300..1_500).await;
+        trial.fault("SIGKILL of billing");
+        trial.scenario.kill("billing").await;
+        trial.let_pass(0..2_000).await;
+        trial.scenario.start_billing().await;
+        trial.recovered().await;
+        trial.fault("SIGKILL of PostgreSQL");
+        trial.scenario.stack.kill(Part::Postgres).await.unwrap();
+        trial.let_pass(0..3_000).await;
+        trial.scenario.stack.start(Part::Postgres).await.unwrap();
+        trial.recovered().await;
+        trial.fault("billing's answers lost, a worker dies");
+        trial.billing.inject(Some(Strike::new(Fault::DropAnswer))).unwrap();
+        trial::struck(1, || trial.billing.struck()).await;
+        trial.let_pass(500..2_000).await;
+        let worker = trial.worker();
+        trial.scenario.kill(worker).await;
+        trial.billing.inject(None).unwrap();
+        trial.scenario.start_worker(worker).await;
+        trial.recovered().await;
+    }
+}
+
+/// A second process takes the slot of a worker that runs: each fences the other's transactions.
+pub async fn twins(trial: &mut Trial<'_, '_>) {
+    for _ in 0..trial.times {
+        let worker = trial.worker();
+        trial.fault("two workers with one slot");
+        let twin = Worker {
+            slot: Some(worker),
+            ..Worker::default()
+        };
+        trial.scenario.launch_worker("worker-twin", twin);
+        trial.let_pass(4_000..10_000).await;
+        trial.scenario.kill("worker-twin").await;
+        trial.recovered().await;
+    }
+}
+
+/// The registry is away, wrong or slow while workers start and schemas evolve.
+pub async fn registry(trial: &mut Trial<'_, '_>) {
+    let broken = Fault::Answer(Answer {
+        status: 500,
+        headers: vec![("Content-Type".to_owned(), "application/json".to_owned())],
+        body: r#"{"error_code":50001,"message":"Error in the backend data store"}"#.to_owned(),
+    });
+    for _ in 0..trial.times {
+        let faults = [
+            ("the registry is away", Fault::Refuse),
+            ("the registry answers 500", broken.clone()),
+            (
+                "the registry answers after 4 s",
+                Fault::DelayAnswer(Duration::from_secs(4)),
+            ),
+            ("the registry stands still", Fault::Freeze),
+        ];
+        for (what, fault) in faults {
+            trial.fault(what);
+            trial.fronts.registry.inject(Some(Strike::new(fault))).unwrap();
+            let worker = trial.worker();
+            trial.scenario.kill(worker).await;
+            trial.scenario.start_worker(worker).await;
+            trial::struck(1, || trial.fronts.registry.struck()).await;
+            trial.let_pass(500..2_000).await;
+            trial.fronts.heal();
+            trial.recovered().await;
+        }
+    }
+}

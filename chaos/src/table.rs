@@ -1,0 +1,151 @@
+//! What came of many trials, family by family.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::failures::Failure;
+use crate::families::Family;
+use crate::trial::Outcome;
+
+/// The rows so far.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Table {
+    rows: BTreeMap<u8, Row>,
+}
+
+#[derive(Debug, Default, serde::Serialize)]
+struct Row {
+    what: &'static str,
+    how: &'static str,
+    runs: u64,
+    faults: BTreeMap<String, u64>,
+    events: u64,
+    outputs: u64,
+    recovered_s_max: f64,
+    /// Seeds that went wrong, and what was said.
+    red: BTreeMap<u64, String>,
+}
+
+impl Table {
+    /// Notes what came of one trial.
+    pub fn note(&mut self, family: &Family, seed: u64, outcome: Result<Outcome, String>) {
+        let row = self.rows.entry(family.number).or_default();
+        (row.what, row.how) = (family.what, family.how);
+        row.runs += 1;
+        match outcome {
+            Ok(outcome) => {
+                row.events += outcome.events;
+                row.outputs += outcome.outputs;
+                row.recovered_s_max = row.recovered_s_max.max(outcome.recovered_s_max);
+                for (kind, count) in outcome.faults {
+                    *row.faults.entry(kind).or_default() += count;
+                }
+            }
+            Err(said) => {
+                row.red.insert(seed, said);
+            }
+        }
+    }
+
+    /// Nothing went wrong.
+    pub fn green(&self) -> bool {
+        self.rows.values().all(|row| row.red.is_empty())
+    }
+}
+
+/// What came of the failure table's trials.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct Recoveries {
+    rows: BTreeMap<&'static str, Recovery>,
+}
+
+#[derive(Debug, Default, serde::Serialize)]
+struct Recovery {
+    what: &'static str,
+    flows: &'static str,
+    /// Of each run that went well.
+    seconds: Vec<f64>,
+    events: u64,
+    /// Seeds that went wrong, and what was said.
+    red: BTreeMap<u64, String>,
+}
+
+impl Recoveries {
+    /// Notes what came of one trial.
+    pub fn note(&mut self, failure: &Failure, seed: u64, outcome: Result<Outcome, String>) {
+        let row = self.rows.entry(failure.name).or_default();
+        (row.what, row.flows) = (failure.what, failure.flows);
+        match outcome {
+            Ok(outcome) => {
+                row.events += outcome.events;
+                row.seconds.extend(outcome.flowing_s);
+                row.seconds.sort_by(f64::total_cmp);
+            }
+            Err(said) => {
+                row.red.insert(seed, said);
+            }
+        }
+    }
+
+    /// Nothing went wrong.
+    pub fn green(&self) -> bool {
+        self.rows.values().all(|row| row.red.is_empty())
+    }
+}
+
+impl fmt::Display for Recoveries {
+    /// As Markdown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| failure | events flow again when | runs | median | longest | events | result |"
+        )?;
+        writeln!(f, "|---|---|--:|--:|--:|--:|---|")?;
+        for row in self.rows.values() {
+            let at = |at: usize| {
+                row.seconds
+                    .get(at)
+                    .map_or("-".to_owned(), |seconds| format!("{seconds:.1} s"))
+            };
+            let (median, longest) = (at(row.seconds.len() / 2), at(row.seconds.len().saturating_sub(1)));
+            writeln!(
+                f,
+                "| {} | {} | {} | {median} | {longest} | {} | {} |",
+                row.what,
+                row.flows,
+                row.seconds.len() + row.red.len(),
+                row.events,
+                verdict(&row.red)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn verdict(red: &BTreeMap<u64, String>) -> String {
+    match red.keys().map(u64::to_string).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "exactly once".to_owned(),
+        seeds => format!("RED: seed {seeds}"),
+    }
+}
+
+impl fmt::Display for Table {
+    /// As Markdown.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| # | fault | how | runs | faults | events | outputs | recovered within | result |"
+        )?;
+        writeln!(f, "|---|---|---|--:|--:|--:|--:|--:|---|")?;
+        for (number, row) in &self.rows {
+            let faults: u64 = row.faults.values().sum();
+            let result = verdict(&row.red);
+            writeln!(
+                f,
+                "| {number} | {} | {} | {} | {faults} | {} | {} | {:.1} s | {result} |",
+                row.what, row.how, row.runs, row.events, row.outputs, row.recovered_s_max
+            )?;
+        }
+        Ok(())
+    }
+}

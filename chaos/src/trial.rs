@@ -1,0 +1,389 @@
+//! One family of faults, for a while, on one pipeline: what is the same for all of them. Roles, driver and verifier are
+//! processes of their own; the faults come from here.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use devstack::Part;
+use end_to_end::shop::Rules;
+use end_to_end::{Reader, Scenario, run_in, until};
+use load_tests::random::Random;
+use pipeline::RulesFrom;
+
+use crate::disks::Disks;
+use crate::driver::{Driven, Driver};
+use crate::proxy::{Proxy, Wire};
+use crate::rig::{Fronts, Rig, before};
+
+/// After the last fault is healed, everything that was written until then is committed within this time.
+pub const RECOVERED_WITHIN: Duration = Duration::from_secs(120);
+/// For the verifier to read everything.
+const VERIFIED_WITHIN: Duration = Duration::from_secs(300);
+/// For a mutation to be seen.
+const RED_WITHIN: Duration = Duration::from_secs(240);
+/// For so many requests to come by as a proxy is to strike.
+const STRUCK_WITHIN: Duration = Duration::from_secs(60);
+/// Between two looks at what the group has committed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// A trial begins when a partition of each topic has so many.
+const LEAST_EVENTS: i64 = 5;
+/// The workers of a trial.
+pub const WORKERS: [&str; 2] = ["worker-a", "worker-b"];
+
+/// How a trial runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Decides which faults come when.
+    pub seed: u64,
+    /// Events a second.
+    pub rate: f64,
+    /// How often each fault of the family is repeated, about.
+    pub times: usize,
+}
+
+/// What came of a trial that went well; one that did not has panicked.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Outcome {
+    /// Events in the log.
+    pub events: u64,
+    /// Faults by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// From healing until all that was there was committed, seconds: the longest.
+    pub recovered_s_max: f64,
+    /// From the first fault until a later event of each partition was committed, seconds, where that was looked for.
+    pub flowing_s: Option<f64>,
+    /// Outputs in all sinks, found by the verifier; none differs.
+    pub outputs: u64,
+    /// Committed ranges, by the audit.
+    pub ranges: u64,
+}
+
+/// What a trial is of.
+#[derive(Debug, Clone, Copy)]
+pub struct Setup {
+    /// A word for file names and topics.
+    pub name: &'static str,
+    /// Where the pipeline has its rules from.
+    pub rules: Rules,
+    /// What the driver is told on top.
+    pub drive: &'static [&'static str],
+}
+
+/// Runs one trial on a pipeline of its own, and lets `strike` happen to it.
+///
+/// # Panics
+/// When a sink does not hold exactly what it must, or the pipeline does not recover.
+pub fn run(rig: &Rig, setup: &Setup, settings: &Settings, strike: impl AsyncFnOnce(&mut Trial<'_, '_>)) -> Outcome {
+    let (name, mut outcome) = (format!("{}_{}", setup.name, settings.seed), None);
+    run_in(&rig.world, &name, setup.rules, async |scenario| {
+        let (mut trial, driver, reader) = begun(scenario, rig, setup, settings).await;
+        strike(&mut trial).await;
+        outcome = Some(trial.end(driver, reader).await);
+    });
+    outcome.unwrap()
+}
+
+/// The same with workers that do without something: until the verifier that runs along has counted differences of this `kind`
+/// (`overlap`), and how many. Whatever else the pipeline does then, and whether it recovers, does not matter.
+///
+/// # Panics
+/// When the verifier counts none.
+pub fn run_red(
+    rig: &Rig,
+    setup: &Setup,
+    settings: &Settings,
+    (mutation, kind): (Option<&'static str>, &str),
+    strike: impl AsyncFnOnce(&mut Trial<'_, '_>),
+) -> f64 {
+    let (name, mut counted) = (format!("{}_red_{}", setup.name, settings.seed), 0.0);
+    run_in(&rig.world, &name, setup.rules, async |scenario| {
+        scenario.mutation = mutation;
+        let (mut trial, driver, reader) = begun(scenario, rig, setup, settings).await;
+        let verifier = trial.scenario.metrics("verifier");
+        let red = until(format!("the verifier to count {kind}"), RED_WITHIN, async || {
+            let counted = verifier.sum("sluice_verify_differences_total", &[("kind", kind)]).await;
+            (counted > 0.0).then_some(counted)
+        });
+        counted = tokio::select! {
+            counted = red => counted,
+            () = async {
+                strike(&mut trial).await;
+                // All that was to happen has: now it has to be seen.
+                std::future::pending().await
+            } => 0.0,
+        };
+        drop((driver, reader));
+        trial.fronts.heal();
+        let roles = trial.scenario.running();
+        for role in roles {
+            trial.scenario.kill(&role).await;
+        }
+    });
+    counted
+}
+
+async fn begun<'a, 'w>(
+    scenario: &'a mut Scenario<'w>,
+    rig: &'a Rig,
+    setup: &Setup,
+    settings: &Settings,
+) -> (Trial<'a, 'w>, Driver, Reader) {
+    let mut trial = Trial::start(scenario, rig, settings).await;
+    let reader = Reader::start(trial.scenario);
+    let words = ["--rate", "--seed"]
+        .into_iter()
+        .zip([settings.rate.to_string(), settings.seed.to_string()]);
+    let mut words: Vec<String> = words.flat_map(|(word, value)| [word.to_owned(), value]).collect();
+    words.extend(setup.drive.iter().map(ToString::to_string));
+    let driver = Driver::start(&trial.scenario.dir, &words);
+    until("events in every topic", RECOVERED_WITHIN, async || {
+        let ends = trial.scenario.ends().ok()?;
+        let begun = |topic: &str| ends.iter().any(|(of, _, end)| of == topic && *end > LEAST_EVENTS);
+        let mut sources = trial.scenario.pipeline.sources.iter();
+        sources.all(|source| begun(&source.topic)).then_some(())
+    })
+    .await;
+    trial.recovered().await;
+    trial.recovered_max = Duration::ZERO;
+    (trial, driver, reader)
+}
+
+fn busiest(ends: &[(String, i32, i64)]) -> String {
+    let mut events = BTreeMap::<&String, i64>::new();
+    for (topic, _, end) in ends {
+        *events.entry(topic).or_default() += end;
+    }
+    let (busiest, _) = events.into_iter().max_by_key(|(_, events)| *events).unwrap();
+    busiest.clone()
+}
+
+/// Waits until a proxy has struck so often.
+///
+/// # Panics
+/// When nothing comes by.
+pub async fn struck(least: u64, count: impl Fn() -> u64) {
+    let what = format!("a proxy to strike {least} times");
+    until(what, STRUCK_WITHIN, async || (count() >= least).then_some(())).await;
+}
+
+/// A database for the trial's ledger: usage is summed over all pipelines of one.
+async fn ledger(postgres: &str, name: &str) -> String {
+    let (client, connection) = tokio_postgres::connect(postgres, tokio_postgres::NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    let server = postgres.rsplit_once('/').unwrap().0;
+    format!("{server}/{name}")
+}
+
+/// A pipeline that runs, with faults to come.
+#[derive(Debug)]
+pub struct Trial<'a, 'w> {
+    /// The pipeline with its roles and the real parts.
+    pub scenario: &'a mut Scenario<'w>,
+    /// The proxies that all trials share.
+    pub fronts: &'a Fronts,
+    /// The file systems that can be full.
+    pub disks: &'a Disks,
+    /// The proxy before this pipeline's billing service.
+    pub billing: Proxy,
+    /// Of this trial's seed.
+    pub random: Random,
+    /// See [`Settings::times`].
+    pub times: usize,
+    /// Records that somebody else than the driver has written.
+    pub more_records: u64,
+    faults: BTreeMap<String, u64>,
+    recovered_max: Duration,
+    flowing: Option<Duration>,
+    began: Instant,
+}
+
+impl<'a, 'w> Trial<'a, 'w> {
+    /// Starts the roles; workers reach everything through proxies.
+    ///
+    /// # Panics
+    /// When a role does not start.
+    pub async fn start(scenario: &'a mut Scenario<'w>, rig: &'a Rig, settings: &Settings) -> Trial<'a, 'w> {
+        let port = scenario.billing_url().rsplit(':').next().unwrap().parse().unwrap();
+        let billing = before(port, Wire::Bytes).await;
+        let text = rig.fronts.pipeline(scenario, &billing);
+        scenario.rewrite_for_workers(&text);
+        scenario.billing_store = Some(ledger(&scenario.stack.postgres, &scenario.pipeline.name).await);
+        scenario.set_the_shop_up().await;
+        if matches!(scenario.pipeline.connections.rules, RulesFrom::Service { .. }) {
+            scenario.start_config().await;
+            let rules = scenario.dir.join("rules").display().to_string();
+            scenario.sluice(&["rules", "apply", &rules]).await;
+        }
+        scenario.start_billing().await;
+        for worker in WORKERS {
+            scenario.start_worker(worker).await;
+        }
+        scenario.start_verifier().await;
+        Trial {
+            scenario,
+            fronts: &rig.fronts,
+            disks: &rig.disks,
+            billing,
+            random: Random::new(settings.seed),
+            times: settings.times,
+            more_records: 0,
+            faults: BTreeMap::new(),
+            recovered_max: Duration::ZERO,
+            flowing: None,
+            began: Instant::now(),
+        }
+    }
+
+    /// Notes a fault, as it begins.
+    pub fn fault(&mut self, kind: &str) {
+        tracing::info!(after_s = self.began.elapsed().as_secs_f64(), "{kind}");
+        *self.faults.entry(kind.to_owned()).or_default() += 1;
+    }
+
+    /// One of them.
+    pub fn worker(&mut self) -> &'static str {
+        self.random.pick(&WORKERS)
+    }
+
+    /// Lets some time pass in which things go wrong, or right: how long is part of the fault, and nothing is concluded from it.
+    pub async fn let_pass(&mut self, millis: std::ops::Range<i64>) {
+        let millis = self.random.between(millis.start, millis.end);
+        tokio::time::sleep(Duration::from_millis(millis.unsigned_abs())).await;
+    }
+
+    /// Waits until everything that is in the log now is committed: what was struck has recovered.
+    ///
+    /// # Panics
+    /// When it takes longer than [`RECOVERED_WITHIN`].
+    pub async fn recovered(&mut self) {
+        let healed = Instant::now();
+        let ends = self.ends().await;
+        self.committed("all that was there to be committed", &ends).await;
+        let took = healed.elapsed();
+        tracing::info!(seconds = took.as_secs_f64(), "recovered");
+        self.recovered_max = self.recovered_max.max(took);
+    }
+
+    /// Waits until an event that was written after `struck` is committed in each partition of the topic with the most events:
+    /// the pipeline works, whatever else is still broken. What it takes to look is part of the time that is noted.
+    ///
+    /// # Panics
+    /// When it takes longer than [`RECOVERED_WITHIN`].
+    pub async fn flows(&mut self, struck: Instant) {
+        let ends = self.ends().await;
+        let busiest = busiest(&ends);
+        let next: Vec<(String, i32, i64)> = ends
+            .into_iter()
+            .filter(|(topic, ..)| *topic == busiest)
+            .map(|(topic, partition, end)| (topic, partition, end + 1))
+            .collect();
+        self.committed("later events to be committed", &next).await;
+        let took = struck.elapsed();
+        tracing::info!(seconds = took.as_secs_f64(), "flows");
+        self.flowing.get_or_insert(took);
+    }
+
+    /// The topic with the most events.
+    pub async fn busiest(&self) -> String {
+        busiest(&self.ends().await)
+    }
+
+    async fn ends(&self) -> Vec<(String, i32, i64)> {
+        until("Kafka to tell where topics end", RECOVERED_WITHIN, async || {
+            self.scenario.ends().ok()
+        })
+        .await
+    }
+
+    async fn committed(&self, what: &str, ends: &[(String, i32, i64)]) {
+        until(what, RECOVERED_WITHIN, async || {
+            let left = self.scenario.behind(ends).ok();
+            tokio::time::sleep(LOOK_EVERY).await;
+            (left? == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Everything passes, runs and answers again.
+    async fn heal(&mut self) {
+        self.fronts.heal();
+        self.billing.inject(None).unwrap();
+        self.scenario.stack.mend(&Part::ALL).await.unwrap();
+        let running = self.scenario.running();
+        for worker in WORKERS {
+            if running.iter().any(|role| role == worker) {
+                self.scenario.thaw(worker).await;
+            } else {
+                self.scenario.start_worker(worker).await;
+            }
+        }
+    }
+
+    /// No proxy has seen anything that it could not make sense of.
+    fn proxies_understood(&self) {
+        let proxies = self.fronts.all().chain([&self.billing]);
+        let troubles: Vec<String> = proxies.filter_map(Proxy::trouble).collect();
+        assert!(
+            troubles.is_empty(),
+            "a proxy did not understand what passed: {troubles:?}"
+        );
+    }
+
+    /// Heals everything, waits until the lag is 0, and compares every sink with the log.
+    ///
+    /// # Panics
+    /// When the lag does not go away in time, or anything is lost, doubled, altered or unexpected.
+    pub async fn end(mut self, driver: Driver, reader: Reader) -> Outcome {
+        self.heal().await;
+        self.recovered().await;
+        let driven = driver.finish().await;
+        self.recovered().await;
+        self.proxies_understood();
+        let report = self.verified(&driven).await;
+        let read = reader.finished();
+        let once: std::collections::BTreeSet<&String> = read.iter().collect();
+        assert_eq!(once.len(), read.len(), "the reader of committed alerts saw one twice");
+        assert_eq!(
+            read.len() as u64,
+            report.alerts,
+            "the reader of committed alerts saw all"
+        );
+        let events = "sluice_verify_events_total";
+        self.scenario
+            .metric_reaches("verifier", events, report.produced as f64)
+            .await;
+        let differing = self
+            .scenario
+            .metric("verifier", "sluice_verify_differences_total", &[])
+            .await;
+        assert!(
+            differing == 0.0,
+            "the verifier that ran along found {differing} differences"
+        );
+        Outcome {
+            events: report.produced,
+            faults: self.faults,
+            recovered_s_max: self.recovered_max.as_secs_f64(),
+            flowing_s: self.flowing.map(|flowing| flowing.as_secs_f64()),
+            outputs: report.clickhouse_rows + report.alerts + report.charges + report.dead_letters,
+            ranges: report.ranges,
+        }
+    }
+
+    async fn verified(&self, driven: &Driven) -> verify::Report {
+        let seconds = VERIFIED_WITHIN.as_secs().to_string();
+        let said = self.scenario.sluice(&["verify", "--json", "--settle", &seconds]).await;
+        let report: verify::Report = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert!(report.clean(), "{report}");
+        assert_eq!(
+            report.produced,
+            driven.records() + self.more_records,
+            "records in the log\n{report}"
+        );
+        assert!(report.ranges > 0, "the audit has ranges\n{report}");
+        report
+    }
+}

@@ -1,0 +1,110 @@
+//! What the points do in the program that is made to crash.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::{Mutation, Point};
+
+const VARIABLE: &str = "SLUICE_CRASH";
+const MUTATION: &str = "SLUICE_MUTATION";
+
+/// Where, at which passage of it, and what then.
+#[derive(Debug, PartialEq, Eq)]
+struct Order {
+    point: Point,
+    nth: u64,
+    end: End,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// SIGKILL, so much later.
+    Die(Duration),
+    /// SIGSTOP.
+    Stop,
+}
+
+impl Order {
+    fn read(text: &str) -> Result<Order, String> {
+        let mut words = text.split(':');
+        let point = words.next().unwrap_or_default().parse()?;
+        let number = |word: &str| {
+            word.parse()
+                .map_err(|_| format!("'{word}' of '{text}' is no number: POINT:NTH:MICROSECONDS or POINT:NTH:stop"))
+        };
+        Ok(Order {
+            point,
+            nth: words.next().map_or(Ok(1), number)?,
+            end: match words.next() {
+                Some("stop") => End::Stop,
+                word => End::Die(Duration::from_micros(word.map_or(Ok(0), number)?)),
+            },
+        })
+    }
+}
+
+pub(crate) fn pass(point: Point) {
+    static ORDER: OnceLock<Option<Order>> = OnceLock::new();
+    static PASSED: AtomicU64 = AtomicU64::new(0);
+    let order = ORDER.get_or_init(|| told(VARIABLE, Order::read));
+    let Some(order) = order.as_ref().filter(|order| order.point == point) else {
+        return;
+    };
+    if PASSED.fetch_add(1, Ordering::Relaxed) + 1 != order.nth {
+        return;
+    }
+    match order.end {
+        // SAFETY: raise(3) takes no pointers. All threads stand still; this one goes on here after a SIGCONT.
+        End::Stop => drop(unsafe { libc::raise(libc::SIGSTOP) }),
+        End::Die(later) if later.is_zero() => die(),
+        // The caller goes on with its call meanwhile.
+        End::Die(later) => drop(std::thread::spawn(move || {
+            std::thread::sleep(later);
+            die();
+        })),
+    }
+}
+
+pub(crate) fn mutation() -> Option<Mutation> {
+    static TOLD: OnceLock<Option<Mutation>> = OnceLock::new();
+    *TOLD.get_or_init(|| told(MUTATION, str::parse))
+}
+
+/// What a variable says, where it is there. A process that cannot follow an order is of no use.
+fn told<T>(variable: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
+    match read(&text) {
+        Ok(told) => Some(told),
+        Err(wrong) => {
+            eprintln!("{variable}: {wrong}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// As from outside: nothing is flushed, dropped or told to anybody.
+fn die() -> ! {
+    // SAFETY: raise(3) takes no pointers, and SIGKILL is neither caught nor returned from.
+    unsafe { libc::raise(libc::SIGKILL) };
+    std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_names_a_point_a_passage_and_a_delay() {
+        let order = |point, nth, micros| {
+            let end = End::Die(Duration::from_micros(micros));
+            Ok(Order { point, nth, end })
+        };
+        let (point, nth, end) = (Point::AfterBegin, 5, End::Stop);
+        assert_eq!(Order::read("after-begin:5:stop"), Ok(Order { point, nth, end }));
+        assert_eq!(Order::read("insert-sent:3:1500"), order(Point::InsertSent, 3, 1500));
+        assert_eq!(Order::read("after-poll"), order(Point::AfterPoll, 1, 0));
+        assert!(Order::read("insert").unwrap_err().contains("between-tables"));
+        assert!(Order::read("after-poll:x").unwrap_err().contains("no number"));
+    }
+}

@@ -1,0 +1,138 @@
+//! Places on the path of a batch at which a test lets the process die, as if by SIGKILL from outside. Without the feature
+//! `armed` nothing of this is compiled into a program but empty functions; with it, the variable `SLUICE_CRASH` says where:
+//! `insert-sent:3` dies when the third insert has been sent, `insert-sent:3:1500` 1,500 microseconds after that, and
+//! `after-begin:3:stop` stands still there until it gets a SIGCONT.
+//!
+//! ```
+//! use crash_points::{Point, here};
+//! here(Point::AfterPoll);
+//! assert_eq!("after-poll".parse::<Point>().unwrap(), Point::AfterPoll);
+//! ```
+
+#[cfg(feature = "armed")]
+mod armed;
+mod mutations;
+
+pub use mutations::{Mutation, mutated};
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A place at which a process can die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// A record was taken from Kafka.
+    AfterPoll,
+    /// A batch has been transformed; nothing of it has left the process.
+    AfterTransform,
+    /// A transaction has begun, for the client library; Kafka knows nothing of it.
+    AfterBegin,
+    /// Alerts, dead letters and the audit's record were handed to the producer.
+    AlertsProduced,
+    /// Kafka has acknowledged the offsets of the transaction.
+    OffsetsSent,
+    /// A promise is about to be committed.
+    PromiseUnsent,
+    /// The commit of a promise is on its way.
+    PromiseSent,
+    /// Kafka has acknowledged the commit of a promise.
+    PromiseAnswered,
+    /// An insert is about to be sent.
+    InsertUnsent,
+    /// An insert is on its way.
+    InsertSent,
+    /// An insert was acknowledged, others of its batch were not.
+    BetweenTables,
+    /// The last insert of a batch was acknowledged.
+    InsertsAnswered,
+    /// A gRPC sink is about to be called.
+    CallUnsent,
+    /// A call is on its way.
+    CallSent,
+    /// A gRPC sink has answered.
+    CallAnswered,
+    /// The end offsets of a batch are about to be committed.
+    CommitUnsent,
+    /// The commit of a batch is on its way.
+    CommitSent,
+    /// Kafka has acknowledged the commit of a batch; the lane does not know it yet.
+    CommitAnswered,
+}
+
+impl Point {
+    /// All of them, in the order in which a batch passes them.
+    pub const ALL: [Point; 18] = [
+        Point::AfterPoll,
+        Point::AfterTransform,
+        Point::AfterBegin,
+        Point::AlertsProduced,
+        Point::OffsetsSent,
+        Point::PromiseUnsent,
+        Point::PromiseSent,
+        Point::PromiseAnswered,
+        Point::InsertUnsent,
+        Point::InsertSent,
+        Point::BetweenTables,
+        Point::InsertsAnswered,
+        Point::CallUnsent,
+        Point::CallSent,
+        Point::CallAnswered,
+        Point::CommitUnsent,
+        Point::CommitSent,
+        Point::CommitAnswered,
+    ];
+
+    /// As it is written in `SLUICE_CRASH`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Point::AfterPoll => "after-poll",
+            Point::AfterTransform => "after-transform",
+            Point::AfterBegin => "after-begin",
+            Point::AlertsProduced => "alerts-produced",
+            Point::OffsetsSent => "offsets-sent",
+            Point::PromiseUnsent => "promise-unsent",
+            Point::PromiseSent => "promise-sent",
+            Point::PromiseAnswered => "promise-answered",
+            Point::InsertUnsent => "insert-unsent",
+            Point::InsertSent => "insert-sent",
+            Point::BetweenTables => "between-tables",
+            Point::InsertsAnswered => "inserts-answered",
+            Point::CallUnsent => "call-unsent",
+            Point::CallSent => "call-sent",
+            Point::CallAnswered => "call-answered",
+            Point::CommitUnsent => "commit-unsent",
+            Point::CommitSent => "commit-sent",
+            Point::CommitAnswered => "commit-answered",
+        }
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Point {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Point, String> {
+        let found = Point::ALL.into_iter().find(|point| point.name() == text);
+        found.ok_or_else(|| {
+            let names = Point::ALL.map(Point::name).join(", ");
+            format!("'{text}' is no crash point; there are: {names}")
+        })
+    }
+}
+
+/// Dies here, when it is this point's turn. A point that is followed by the call it is about ([`Point::InsertSent`]) dies a
+/// given time later, while the call runs.
+#[cfg(feature = "armed")]
+pub fn here(point: Point) {
+    armed::pass(point);
+}
+
+/// Nothing.
+#[cfg(not(feature = "armed"))]
+#[inline(always)]
+pub fn here(_: Point) {}
