@@ -22,6 +22,8 @@ check() { # NAME COMMAND...
 }
 
 everything() { scripts/programs.sh && cargo test --workspace --no-run; }
+# Of a failed test its message tells, and what it shows; frames of the test's harness hide both.
+export RUST_BACKTRACE=0
 tests() { cargo test --workspace --no-fail-fast 2>&1 | tee "$log"; }
 
 log=$(mktemp)

@@ -1,6 +1,5 @@
 //! File systems of a given size under the parts that store something, so that they can be full.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -8,6 +7,9 @@ use devstack::Part;
 
 /// Room for some trials' data.
 const SIZE: &str = "size=3g";
+/// Smaller ones are left: a page of it.
+const PIECE_MIN: u64 = 4096;
+
 /// File systems in memory below ClickHouse and PostgreSQL. They are unmounted when this is dropped, after their parts have ended.
 #[derive(Debug)]
 pub struct Disks {
@@ -50,16 +52,38 @@ impl Disks {
         let Some((_, dir)) = found else {
             panic!("a disk can be filled by root alone: {}", self.refused);
         };
-        let room = match part {
-            Part::ClickHouse => free(dir).saturating_sub(devstack::CLICKHOUSE_KEEPS_FREE / 2),
-            // To the last byte: whoever writes meanwhile takes less.
-            _ => u64::MAX,
+        // From here on it goes away with this, whatever fails.
+        let full = Full(dir.join("ballast"));
+        let (leaves, to_the_last) = match part {
+            Part::ClickHouse => (devstack::CLICKHOUSE_KEEPS_FREE / 2, false),
+            // Whoever writes meanwhile takes less.
+            _ => (0, true),
         };
-        let ballast = dir.join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        let filled = std::io::copy(&mut std::io::repeat(1).take(room), &mut file);
-        assert_eq!(filled.is_err(), room == u64::MAX, "{}: {filled:?}", ballast.display());
-        Full(ballast)
+        // In large pieces: a file that is written slowly leaves its part the time to take what was measured here. The part takes
+        // some meanwhile all the same, and then a piece does not fit.
+        let (mut size, mut piece) = (0, u64::MAX);
+        loop {
+            let room = free(dir).saturating_sub(leaves);
+            piece = piece.min(room);
+            if piece < PIECE_MIN {
+                break;
+            }
+            let mut take = Command::new("fallocate");
+            take.args(["-o", &size.to_string(), "-l", &piece.to_string()])
+                .arg(&full.0);
+            if take.output().unwrap().status.success() {
+                size += piece;
+            } else {
+                piece /= 2;
+            }
+        }
+        assert!(size > 0, "nothing was free below {part}");
+        if to_the_last {
+            let mut file = std::fs::File::options().append(true).open(&full.0).unwrap();
+            let filled = std::io::copy(&mut std::io::repeat(1), &mut file);
+            assert!(filled.is_err(), "{}: {filled:?}", full.0.display());
+        }
+        full
     }
 }
 

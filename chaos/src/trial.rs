@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use devstack::Part;
 use end_to_end::shop::Rules;
-use end_to_end::{Reader, Scenario, run_in, until};
+use end_to_end::{End, Reader, Scenario, run_in, until};
 use load_tests::random::Random;
 use pipeline::RulesFrom;
 
@@ -148,7 +148,7 @@ async fn begun<'a, 'w>(
     (trial, driver, reader)
 }
 
-fn busiest(ends: &[(String, i32, i64)]) -> String {
+fn busiest(ends: &[End]) -> String {
     let mut events = BTreeMap::<&String, i64>::new();
     for (topic, _, end) in ends {
         *events.entry(topic).or_default() += end;
@@ -275,7 +275,7 @@ impl<'a, 'w> Trial<'a, 'w> {
     pub async fn flows(&mut self, struck: Instant) {
         let ends = self.ends().await;
         let busiest = busiest(&ends);
-        let next: Vec<(String, i32, i64)> = ends
+        let next: Vec<End> = ends
             .into_iter()
             .filter(|(topic, ..)| *topic == busiest)
             .map(|(topic, partition, end)| (topic, partition, end + 1))
@@ -291,20 +291,22 @@ impl<'a, 'w> Trial<'a, 'w> {
         busiest(&self.ends().await)
     }
 
-    async fn ends(&self) -> Vec<(String, i32, i64)> {
+    async fn ends(&self) -> Vec<End> {
         until("Kafka to tell where topics end", RECOVERED_WITHIN, async || {
             self.scenario.ends().ok()
         })
         .await
     }
 
-    async fn committed(&self, what: &str, ends: &[(String, i32, i64)]) {
-        until(what, RECOVERED_WITHIN, async || {
-            let left = self.scenario.behind(ends).ok();
+    async fn committed(&self, what: &str, ends: &[End]) {
+        let deadline = Instant::now() + RECOVERED_WITHIN;
+        while !matches!(self.scenario.behind(ends), Ok(0)) {
+            if Instant::now() > deadline {
+                let evidence = self.scenario.evidence(ends).await;
+                panic!("waited {RECOVERED_WITHIN:?} in vain for {what}\n{evidence}");
+            }
             tokio::time::sleep(LOOK_EVERY).await;
-            (left? == 0).then_some(())
-        })
-        .await;
+        }
     }
 
     /// Everything passes, runs and answers again.

@@ -19,12 +19,13 @@ pub mod shop;
 mod role;
 mod load;
 mod offsets;
+mod evidence;
 mod reader;
 mod ask;
 
 pub use ask::{Http, until};
 pub use load::Load;
-pub use offsets::Committed;
+pub use offsets::{Committed, End};
 pub use reader::Reader;
 pub use role::{free_port, program};
 pub use scenario::{Metrics, Scenario, Worker, run, run_in, run_on_cluster};

@@ -10,7 +10,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Scenario;
 
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever looks again and again asks another node soon when one is dead.
 const LOOKED_WITHIN: Duration = Duration::from_secs(4);
 /// Fields of metadata that holds a promise.
@@ -27,6 +27,19 @@ pub struct Committed {
     pub offset: i64,
     /// Its metadata.
     pub metadata: String,
+}
+
+/// A topic, one of its partitions, and an offset up to which it is looked at.
+pub type End = (String, i32, i64);
+
+/// How far a partition is behind.
+#[derive(Debug)]
+#[expect(dead_code, reason = "read by whoever reads a failure, in its Debug form")]
+pub(crate) struct Lag {
+    partition: String,
+    pub behind: i64,
+    /// Offset and metadata.
+    committed: Option<(i64, String)>,
 }
 
 impl Scenario<'_> {
@@ -64,7 +77,7 @@ impl Scenario<'_> {
     }
 
     /// The end of every source partition, for a reader of committed records. Fails while Kafka does not answer.
-    pub fn ends(&self) -> KafkaResult<Vec<(String, i32, i64)>> {
+    pub fn ends(&self) -> KafkaResult<Vec<End>> {
         let consumer: BaseConsumer = self.group().create()?;
         let mut ends = Vec::new();
         for source in &self.pipeline.sources {
@@ -77,15 +90,26 @@ impl Scenario<'_> {
     }
 
     /// How many offsets below these the group has not committed. Fails while Kafka does not answer.
-    pub fn behind(&self, ends: &[(String, i32, i64)]) -> KafkaResult<i64> {
+    pub fn behind(&self, ends: &[End]) -> KafkaResult<i64> {
+        Ok(self.lags(ends)?.iter().map(|lag| lag.behind).sum())
+    }
+
+    /// The same for each partition by itself.
+    pub(crate) fn lags(&self, ends: &[End]) -> KafkaResult<Vec<Lag>> {
         let committed = self.asked_for_committed(LOOKED_WITHIN)?;
-        let of = |topic: &str, partition: i32| {
+        let lag = |(topic, partition, end): &End| {
             let mut all = committed.iter();
-            let found = all.find(|one| one.topic == topic && one.partition == partition);
-            found.map_or(0, |one| one.offset)
+            let found = all
+                .find(|one| one.topic == *topic && one.partition == *partition)
+                .cloned();
+            let offset = found.as_ref().map_or(0, |one| one.offset);
+            Lag {
+                partition: format!("{topic}/{partition}"),
+                behind: (end - offset).max(0),
+                committed: found.map(|one| (one.offset, one.metadata)),
+            }
         };
-        let behind = |(topic, partition, end): &(String, i32, i64)| (end - of(topic, *partition)).max(0);
-        Ok(ends.iter().map(behind).sum())
+        Ok(ends.iter().map(lag).collect())
     }
 
     /// The promises that stand in the group's committed offsets, each with its topic and partition.

@@ -38,7 +38,7 @@ pub struct Scenario<'w> {
     /// The pipeline file, checked.
     pub pipeline: Pipeline,
     name: String,
-    roles: BTreeMap<String, Role>,
+    pub(crate) roles: BTreeMap<String, Role>,
     config: u16,
     billing: u16,
     /// Where the billing service keeps its ledger; `None`: SQLite in its state directory.
