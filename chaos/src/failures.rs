@@ -136,6 +136,7 @@ async fn store_overloaded(trial: &mut Trial<'_, '_>) {
             (trial.scenario.metric(worker, STATE, &[]).await < 1.0).then_some(())
         })
         .await;
+        trial.scenario.is_ready(worker).await;
     }
     trial.flows(answers).await;
 }

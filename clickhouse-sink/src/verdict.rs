@@ -101,10 +101,12 @@ pub(crate) fn is_overload(code: i32) -> bool {
 
 impl Inserted {
     /// Whether it looks like a server that is away or does not keep up: it did not answer, or not in time, or said that it is
-    /// asked for too much. Any other answer shows one that keeps up.
+    /// asked for too much. Any other answer shows one that keeps up, and so
+    /// does one that the insert came too late: why it did is known to whoever sent it.
     pub fn is_overload(&self) -> bool {
         match self {
-            Inserted::Refused(_) | Inserted::Doubt { code: None, .. } => true,
+            Inserted::Refused(reason) => reason != DEADLINE_PASSED,
+            Inserted::Doubt { code: None, .. } => true,
             Inserted::Doubt { code: Some(code), .. } => is_overload(*code),
             Inserted::Clean | Inserted::Rejected { .. } => false,
         }
@@ -259,6 +261,12 @@ mod tests {
             assert!(overload(code), "{code}");
         }
         assert!(verdict(&answer(502, None, "Bad Gateway"), "q").is_overload());
+        let late = answer(
+            500,
+            Some(395),
+            &format!("Code: 395. DB::Exception: {DEADLINE_PASSED}: while"),
+        );
+        assert_eq!((kind(&late), verdict(&late, "q").is_overload()), ("refused", false));
         // A view that fails, a table that is not there: the server keeps up.
         assert!(!overload(395) && !overload(60));
         assert!(!verdict(&answer(200, None, ""), "q").is_overload());

@@ -1,61 +1,127 @@
-//! The circuit breaker before what a worker's lanes ask ClickHouse for again and again: inserts, feedings and read-backs. With
-//! metrics, and a word in `/readyz`.
+//! The circuit breakers before what a worker's lanes ask ClickHouse for again and again. With metrics, and a word in `/readyz`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::breaker::{Breaker, Pass};
+use crate::breaker::{Breaker, Pass, Permit};
 use crate::metrics::Metrics;
 
-/// Shared by the lanes of a worker.
+/// What is asked for. A server may answer questions and not be able to write, so that each kind has a breaker of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Requests {
+    /// Inserts and feedings.
+    Writes,
+    /// Read-backs, and the server's clock.
+    Reads,
+}
+
+impl Requests {
+    /// The metrics' label.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Requests::Writes => "writes",
+            Requests::Reads => "reads",
+        }
+    }
+}
+
+/// Shared by the lanes of a worker. A lock is held for a few comparisons, twice for each request.
 pub struct Guard {
-    breaker: Breaker,
+    writes: Mutex<Breaker>,
+    reads: Mutex<Breaker>,
     metrics: Arc<Metrics>,
     health: serve::Health,
 }
 
+/// For one request. Dropped without a word, it is given up.
+#[must_use]
+pub struct Turn<'a> {
+    guard: &'a Guard,
+    requests: Requests,
+    permit: Option<Permit>,
+}
+
 impl Guard {
-    /// A closed one.
+    /// With both closed.
     pub fn new(metrics: Arc<Metrics>, health: serve::Health) -> Guard {
-        let breaker = Breaker::default();
         Guard {
-            breaker,
+            writes: Mutex::default(),
+            reads: Mutex::default(),
             metrics,
             health,
         }
     }
 
-    /// Waits until something may be sent, which may then be the probe: tell [`Guard::heed`] what came of it. False once there
-    /// is no time `left` to wait.
-    pub async fn turn(&self, left: impl Fn() -> Duration) -> bool {
+    /// Waits until something may be sent. `None` once there is no time `left` to wait.
+    pub async fn turn(&self, requests: Requests, left: impl Fn() -> Duration) -> Option<Turn<'_>> {
         loop {
-            let pass = self.breaker.ask(Instant::now());
-            self.metrics.breaker(self.breaker.state(), false);
-            let Pass::Wait(pause) = pass else {
-                return true;
+            let pause = match self.with(requests, |breaker| breaker.ask(Instant::now())) {
+                Pass::Go(permit) => {
+                    return Some(Turn {
+                        guard: self,
+                        requests,
+                        permit: Some(permit),
+                    });
+                }
+                Pass::Wait(pause) => pause,
             };
             let left = left();
             if left.is_zero() {
-                return false;
+                return None;
             }
             tokio::time::sleep(pause.min(left)).await;
         }
     }
 
-    /// Takes into account what came of a request: `overload` if it looks like a server that is away or does not keep up.
-    pub fn heed(&self, overload: bool) {
-        let opened = if overload {
-            self.breaker.failed(Instant::now())
-        } else {
-            self.breaker.succeeded();
-            false
+    fn with<T>(&self, requests: Requests, act: impl FnOnce(&mut Breaker) -> T) -> T {
+        let breaker = match requests {
+            Requests::Writes => &self.writes,
+            Requests::Reads => &self.reads,
         };
-        self.metrics.breaker(self.breaker.state(), opened);
-        if opened {
-            tracing::warn!("ClickHouse does not keep up: it is asked for nothing for a while, then for one thing");
+        let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = act(&mut breaker);
+        // Under the lock, so that the metric shows the last change last.
+        self.metrics.breaker(requests.name(), breaker.state());
+        done
+    }
+
+    /// Of reads alone: they are asked for by the clock at least, so that a worker without any work learns that they go again. A
+    /// write that fails says so in `/readyz` by itself.
+    fn tell_health(&self, requests: Requests, reason: &str) {
+        if requests == Requests::Reads {
             self.health
-                .part("clickhouse")
-                .ready(false, "away, or does not keep up: the circuit breaker is open");
+                .part("clickhouse's circuit breaker")
+                .ready(reason.is_empty(), reason);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Tells what came of it: `overload` if it looks like a server that is away or does not keep up.
+    pub fn tell(mut self, overload: bool) {
+        let Some(permit) = self.permit.take() else { return };
+        let (guard, requests) = (self.guard, self.requests);
+        if overload {
+            if guard.with(requests, |breaker| breaker.failed(permit, Instant::now())) {
+                guard.metrics.breaker_opened(requests.name());
+                tracing::warn!(
+                    requests = requests.name(),
+                    "ClickHouse does not keep up: it is asked for nothing for a while, then for one thing"
+                );
+                guard.tell_health(requests, "open: ClickHouse is away, or does not keep up");
+            }
+        } else if guard.with(requests, |breaker| breaker.succeeded(permit)) {
+            tracing::info!(requests = requests.name(), "ClickHouse keeps up again");
+            guard.tell_health(requests, "");
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            self.guard
+                .with(self.requests, |breaker| breaker.given_up(permit, Instant::now()));
         }
     }
 }

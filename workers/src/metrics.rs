@@ -34,8 +34,8 @@ pub struct Metrics {
     pub transactions: CountBy,
     inserts_failed: CountBy,
     /// Of ClickHouse: 0 closed, 1 half-open, 2 open.
-    breaker: Gauge,
-    breaker_opened: Counter,
+    breaker: Family<Vec<(&'static str, String)>, Gauge>,
+    breaker_opened: CountBy,
     deliveries_failed: CountBy,
     insert: Seconds,
     feed: Seconds,
@@ -76,8 +76,8 @@ impl Metrics {
             dropped: Counter::default(),
             transactions: CountBy::default(),
             inserts_failed: CountBy::default(),
-            breaker: Gauge::default(),
-            breaker_opened: Counter::default(),
+            breaker: Family::default(),
+            breaker_opened: CountBy::default(),
             deliveries_failed: CountBy::default(),
             insert: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
             feed: Family::new_with_constructor(serve::seconds as fn() -> Histogram),
@@ -108,6 +108,11 @@ impl Metrics {
             "gRPC calls without an answer",
             &metrics.deliveries_failed,
         );
+        counter(
+            "breaker_opened",
+            "times the circuit breaker before ClickHouse has opened, by what is asked for",
+            &metrics.breaker_opened,
+        );
         counter("pauses", "times a partition was paused, by reason", &metrics.paused);
         registry.register(
             "records_committed",
@@ -121,13 +126,8 @@ impl Metrics {
         );
         registry.register(
             "breaker_state",
-            "the circuit breaker before ClickHouse: 0 closed, 1 half-open, 2 open",
+            "the circuit breaker before ClickHouse, by what is asked for: 0 closed, 1 half-open, 2 open",
             metrics.breaker.clone(),
-        );
-        registry.register(
-            "breaker_opened",
-            "times the circuit breaker before ClickHouse has opened",
-            metrics.breaker_opened.clone(),
         );
         registry.register("alerts", "alerts committed", metrics.alerts.clone());
         registry.register("charges", "charges committed", metrics.charges.clone());
@@ -200,15 +200,19 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn breaker(&self, state: State, opened: bool) {
-        self.breaker.set(match state {
+    pub(crate) fn breaker(&self, requests: &str, state: State) {
+        let state = match state {
             State::Closed => 0,
             State::HalfOpen => 1,
             State::Open => 2,
-        });
-        if opened {
-            self.breaker_opened.inc();
-        }
+        };
+        let labels = vec![("requests", requests.to_string())];
+        self.breaker.get_or_create(&labels).set(state);
+    }
+
+    pub(crate) fn breaker_opened(&self, requests: &str) {
+        let labels = vec![("requests", requests.to_string())];
+        self.breaker_opened.get_or_create(&labels).inc();
     }
 
     pub(crate) fn delivered(&self, sink: &str, took: Duration) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clickhouse_sink::{Client, Feed, Range as StoredRange, RowId};
 use exactly_once_protocol::{Promise, Range, StopCode};
 
+use crate::guard::Requests;
 use crate::model::Model;
 use crate::sinks::{Sinks, query_prefix};
 use crate::transform::Outputs;
@@ -43,15 +44,15 @@ pub async fn read_back(sinks: &Sinks, model: &Model, promise: &Promise, range: R
     let mut told: Option<Instant> = None;
     loop {
         // Never without time left: whoever reads back has nothing else to do.
-        sinks.guard.turn(|| Duration::MAX).await;
+        let Some(turn) = sinks.guard.turn(Requests::Reads, || Duration::MAX).await else {
+            continue;
+        };
         let asked = match safe(client, after_ms, &prefix).await {
             Ok(None) => tables(client, model, range, promise.fed).await.map(Ok),
             Ok(Some(wait)) => Ok(Err(wait)),
             Err(error) => Err(error),
         };
-        sinks
-            .guard
-            .heed(asked.as_ref().is_err_and(clickhouse_sink::Error::is_overload));
+        turn.tell(asked.as_ref().is_err_and(clickhouse_sink::Error::is_overload));
         match asked {
             Ok(Ok(present)) => return present,
             Ok(Err(wait)) => {

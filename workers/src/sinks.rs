@@ -6,6 +6,7 @@
 
 mod grpc;
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering};
@@ -18,7 +19,7 @@ use pipeline::Pipeline;
 use tokio::sync::Semaphore;
 
 use self::grpc::Grpc;
-use crate::guard::Guard;
+use crate::guard::{Guard, Requests};
 use crate::metrics::Metrics;
 use crate::settle::NO_SUCH_ROLLUP;
 use crate::transform::{Outputs, TableRows};
@@ -130,6 +131,20 @@ pub fn query_prefix(pipeline: &str, token: u64) -> String {
 }
 
 impl Sinks {
+    /// Asks ClickHouse what time it is.
+    pub async fn learn_clock(&self) {
+        let Some(turn) = self.guard.turn(Requests::Reads, || Duration::MAX).await else {
+            return;
+        };
+        let asked = Instant::now();
+        let told = self.clickhouse.now_ms().await;
+        turn.tell(told.as_ref().is_err_and(clickhouse_sink::Error::is_overload));
+        match told {
+            Ok(server) => self.clock.learn(server, asked),
+            Err(error) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
+        }
+    }
+
     /// Connects lazily: a sink that is away when the worker starts is waited for like one that goes away later.
     pub fn new(
         pipeline: Arc<Pipeline>,
@@ -258,12 +273,12 @@ impl Sinks {
     async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, (deadline_ms, refused): (i64, &AtomicU16)) -> bool {
         let mut pause = RETRY_FIRST;
         loop {
-            if !self.guard.turn(|| self.left(deadline_ms)).await {
+            let Some(turn) = self.guard.turn(Requests::Writes, || self.left(deadline_ms)).await else {
                 return false;
-            }
+            };
             let began = Instant::now();
             let outcome = self.clickhouse.feed(feed, feeding).await;
-            self.guard.heed(outcome.is_overload());
+            turn.tell(outcome.is_overload());
             match &outcome {
                 Inserted::Clean => {
                     self.metrics.fed(&feed.rollup, began.elapsed());
@@ -303,9 +318,10 @@ impl Sinks {
         }
     }
 
-    /// Until the deadline, on the sink's clock.
+    /// Until the server refuses what comes: it compares whole seconds, on its own clock.
     fn left(&self, deadline_ms: i64) -> Duration {
-        Duration::from_millis(u64::try_from(deadline_ms - self.clock.now_ms()).unwrap_or(0))
+        let refused_from = deadline_ms.div_euclid(1000) * 1000;
+        Duration::from_millis(u64::try_from(refused_from - self.clock.now_ms()).unwrap_or(0))
     }
 
     async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {
@@ -321,8 +337,8 @@ impl Sinks {
             }
         };
         let token = match mutated(Mutation::TokenWithoutEnd) {
-            true => format!("{}-{}-{}", rows.source, rows.partition[0], rows.offset[0]),
-            false => name.clone(),
+            true => Cow::Owned(format!("{}-{}-{}", rows.source, rows.partition[0], rows.offset[0])),
+            false => Cow::Borrowed(&name),
         };
         let mut pause = RETRY_FIRST;
         loop {
@@ -334,14 +350,14 @@ impl Sinks {
                 deadline_unix_s: deadline_ms.div_euclid(1000),
                 running_max: INSERT_RUNNING_MAX,
             };
-            if !self.guard.turn(|| self.left(deadline_ms)).await {
+            let Some(turn) = self.guard.turn(Requests::Writes, || self.left(deadline_ms)).await else {
                 return false;
-            }
+            };
             let began = Instant::now();
             here(Point::InsertUnsent);
             here(Point::InsertSent);
             let outcome = self.clickhouse.insert(insert).await;
-            self.guard.heed(outcome.is_overload());
+            turn.tell(outcome.is_overload());
             match outcome {
                 Inserted::Clean => {
                     self.metrics

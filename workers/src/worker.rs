@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use exactly_once_kafka::{Connection, Start};
 use futures::future::BoxFuture;
@@ -157,13 +157,13 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         health.clone(),
         Arc::clone(&metrics),
     )?);
-    learn_clock(&sinks).await;
+    sinks.learn_clock().await;
     let clock = tokio::spawn({
         let sinks = Arc::clone(&sinks);
         async move {
             loop {
                 tokio::time::sleep(CLOCK_EVERY).await;
-                learn_clock(&sinks).await;
+                sinks.learn_clock().await;
             }
         }
     });
@@ -358,14 +358,6 @@ pub async fn shape_of(registry: &Registry, pipeline: &Pipeline, source: usize) -
             Err(error) => return Err(error.into()),
         }
         tokio::time::sleep(TRY_EVERY).await;
-    }
-}
-
-async fn learn_clock(sinks: &Sinks) {
-    let asked = Instant::now();
-    match sinks.clickhouse.now_ms().await {
-        Ok(server) => sinks.clock.learn(server, asked),
-        Err(error) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
     }
 }
 
