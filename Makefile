@@ -26,7 +26,7 @@ MINUTES ?=
 TIMES ?= 1
 JSON ?=
 
-.PHONY: help demo stop test quick simulate chaos failures build fmt fuzz own machine parts
+.PHONY: help demo stop test quick simulate chaos failures bounces build fmt fuzz own machine parts
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
@@ -58,6 +58,10 @@ chaos: machine own ## faults on the real parts: FAULTS=1,4,8 or all, SEED=1, ROU
 failures: machine own ## what fails in practice, on the real parts, and how soon events flow again: ONLY=NAME,..., SEED=1, ROUNDS=1, JSON=FILE
 	@scripts/beside-fetch.sh scripts/programs.sh
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-chaos" --failures $(ONLY) $(if $(SEED),--seed $(SEED)) --rounds $(ROUNDS) $(if $(JSON),--json $(JSON))
+
+bounces: machine own ## Kafka's own matrix: 100,000 records while brokers or workers are killed or stopped, eight times (a quarter of an hour)
+	@scripts/beside-fetch.sh scripts/programs.sh
+	@cargo test --workspace --test on_a_cluster -- --ignored --nocapture the_whole_matrix
 
 build: own ## every program, without the tests
 	@cargo build --workspace --bins

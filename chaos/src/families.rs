@@ -7,6 +7,7 @@ mod wires;
 mod brokers;
 mod services;
 mod changes;
+mod clocks;
 
 pub(crate) use brokers::leader;
 use end_to_end::shop::Rules;
@@ -29,7 +30,7 @@ pub struct Family {
 }
 
 /// Those that a trial can be of.
-pub const FAMILIES: [Family; 17] = [
+pub const FAMILIES: [Family; 20] = [
     Family {
         number: 1,
         name: "crashes",
@@ -91,6 +92,12 @@ pub const FAMILIES: [Family; 17] = [
         how: "a transactional producer; SIGKILL",
     },
     Family {
+        number: 11,
+        name: "offsets",
+        what: "workers die, and their offsets are set back, set ahead, or removed: partitions stop with SLU-110 or SLU-109; with the right ones all goes on",
+        how: "offsets written as the group; the group deleted",
+    },
+    Family {
         number: 12,
         name: "revisions",
         what: "rules change, schemas evolve, columns are added while promises are pending",
@@ -107,6 +114,18 @@ pub const FAMILIES: [Family; 17] = [
         name: "metadata",
         what: "an offset's metadata is foreign, cut, changed, binary, or 4 KiB long: its partition stops with SLU-101, the others go on",
         how: "offsets written as the group",
+    },
+    Family {
+        number: 15,
+        name: "clocks",
+        what: "the workers' clocks jump by an hour and two, to and fro, and workers start with them",
+        how: "what a worker of a test build takes for its clock; SIGKILL",
+    },
+    Family {
+        number: 16,
+        name: "given_up",
+        what: "every third delivery of each worker is dropped at an await: the first at its first, the next at its second, and so on",
+        how: "a test build",
     },
     Family {
         number: 17,
@@ -167,9 +186,12 @@ impl Family {
             8 => brokers::die(trial).await,
             9 => brokers::storms(trial).await,
             10 => changes::transactional_input(trial).await,
+            11 => changes::offsets(trial).await,
             12 => changes::revisions(trial).await,
             13 => services::billing(trial).await,
             14 => changes::metadata(trial).await,
+            15 => clocks::jump(trial).await,
+            16 => crashes::deliveries_given_up(trial).await,
             17 => services::twins(trial).await,
             18 => crashes::at_random(trial).await,
             19 => services::registry(trial).await,

@@ -2,6 +2,7 @@
 //! processes of their own; the faults come from here.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use devstack::Part;
@@ -17,6 +18,8 @@ use crate::rig::{Fronts, Rig, before};
 
 /// After the last fault is healed, everything that was written until then is committed within this time.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(120);
+/// For what need not recover to do so all the same.
+const LEFT_ALONE: Duration = Duration::from_secs(20);
 /// For the verifier to read everything.
 const VERIFIED_WITHIN: Duration = Duration::from_secs(300);
 /// For a mutation to be seen.
@@ -83,8 +86,8 @@ pub fn run(rig: &Rig, setup: &Setup, settings: &Settings, strike: impl AsyncFnOn
     outcome.unwrap()
 }
 
-/// The same with workers that do without something: until the verifier that runs along has counted differences of this `kind`
-/// (`overlap`), and how many. Whatever else the pipeline does then, and whether it recovers, does not matter.
+/// The same with workers that do without something, struck again and again until the verifier that runs along has counted
+/// differences of this `kind` (`overlap`), and how many. What else the pipeline does then, and whether it recovers, does not matter.
 ///
 /// # Panics
 /// When the verifier counts none.
@@ -93,12 +96,13 @@ pub fn run_red(
     setup: &Setup,
     settings: &Settings,
     (mutation, kind): (Option<&'static str>, &str),
-    strike: impl AsyncFnOnce(&mut Trial<'_, '_>),
+    strike: impl AsyncFn(&mut Trial<'_, '_>),
 ) -> f64 {
     let (name, mut counted) = (format!("{}_red_{}", setup.name, settings.seed), 0.0);
     run_in(&rig.world, &name, setup.rules, async |scenario| {
         scenario.mutation = mutation;
         let (mut trial, driver, reader) = begun(scenario, rig, setup, settings).await;
+        trial.has_to_recover = false;
         let verifier = trial.scenario.metrics("verifier");
         let red = until(format!("the verifier to count {kind}"), RED_WITHIN, async || {
             let counted = verifier.sum("sluice_verify_differences_total", &[("kind", kind)]).await;
@@ -106,11 +110,7 @@ pub fn run_red(
         });
         counted = tokio::select! {
             counted = red => counted,
-            () = async {
-                strike(&mut trial).await;
-                // All that was to happen has: now it has to be seen.
-                std::future::pending().await
-            } => 0.0,
+            never = again_and_again(&strike, &mut trial) => match never {},
         };
         drop((driver, reader));
         trial.fronts.heal();
@@ -120,6 +120,12 @@ pub fn run_red(
         }
     });
     counted
+}
+
+async fn again_and_again(strike: &impl AsyncFn(&mut Trial<'_, '_>), trial: &mut Trial<'_, '_>) -> Infallible {
+    loop {
+        strike(trial).await;
+    }
 }
 
 async fn begun<'a, 'w>(
@@ -194,6 +200,8 @@ pub struct Trial<'a, 'w> {
     pub times: usize,
     /// Records that somebody else than the driver has written.
     pub more_records: u64,
+    /// Not where something is missing that it needs for that.
+    pub has_to_recover: bool,
     faults: BTreeMap<String, u64>,
     recovered_max: Duration,
     flowing: Option<Duration>,
@@ -206,6 +214,7 @@ impl<'a, 'w> Trial<'a, 'w> {
     /// # Panics
     /// When a role does not start.
     pub async fn start(scenario: &'a mut Scenario<'w>, rig: &'a Rig, settings: &Settings) -> Trial<'a, 'w> {
+        rig.fronts.all().for_each(Proxy::forget_trouble);
         let port = scenario.billing_url().rsplit(':').next().unwrap().parse().unwrap();
         let billing = before(port, Wire::Bytes).await;
         let text = rig.fronts.pipeline(scenario, &billing);
@@ -230,6 +239,7 @@ impl<'a, 'w> Trial<'a, 'w> {
             random: Random::new(settings.seed),
             times: settings.times,
             more_records: 0,
+            has_to_recover: true,
             faults: BTreeMap::new(),
             recovered_max: Duration::ZERO,
             flowing: None,
@@ -257,7 +267,7 @@ impl<'a, 'w> Trial<'a, 'w> {
     /// Waits until everything that is in the log now is committed: what was struck has recovered.
     ///
     /// # Panics
-    /// When it takes longer than [`RECOVERED_WITHIN`].
+    /// When it takes longer than [`RECOVERED_WITHIN`], if it has to recover at all.
     pub async fn recovered(&mut self) {
         let healed = Instant::now();
         let ends = self.ends().await;
@@ -286,6 +296,13 @@ impl<'a, 'w> Trial<'a, 'w> {
         self.flowing.get_or_insert(took);
     }
 
+    /// `ALTER TABLE ...` for every table of the pipeline.
+    pub async fn alter_tables(&self, change: &str) {
+        for table in &self.scenario.pipeline.tables {
+            self.scenario.sql(&format!("ALTER TABLE {} {change}", table.name)).await;
+        }
+    }
+
     /// The topic with the most events.
     pub async fn busiest(&self) -> String {
         busiest(&self.ends().await)
@@ -299,9 +316,17 @@ impl<'a, 'w> Trial<'a, 'w> {
     }
 
     async fn committed(&self, what: &str, ends: &[End]) {
-        let deadline = Instant::now() + RECOVERED_WITHIN;
+        let patience = if self.has_to_recover {
+            RECOVERED_WITHIN
+        } else {
+            LEFT_ALONE
+        };
+        let deadline = Instant::now() + patience;
         while !matches!(self.scenario.behind(ends), Ok(0)) {
             if Instant::now() > deadline {
+                if !self.has_to_recover {
+                    return;
+                }
                 let evidence = self.scenario.evidence(ends).await;
                 panic!("waited {RECOVERED_WITHIN:?} in vain for {what}\n{evidence}");
             }

@@ -58,6 +58,11 @@ fn transactional_input() {
 }
 
 #[test]
+fn offsets_that_somebody_sets_and_removes() {
+    survives(11);
+}
+
+#[test]
 fn changes_of_rules_and_schemas() {
     survives(12);
 }
@@ -70,6 +75,16 @@ fn billing_and_its_database_that_die() {
 #[test]
 fn foreign_metadata() {
     survives(14);
+}
+
+#[test]
+fn clocks_that_jump() {
+    survives(15);
+}
+
+#[test]
+fn deliveries_that_are_given_up() {
+    survives(16);
 }
 
 #[test]

@@ -83,7 +83,7 @@ const CODES: &[(i32, Verdict, &str)] = &[
 const THROW_IF: i32 = 395;
 
 /// A server says these when it is asked for more than it can do; it may take the same insert a moment later.
-const OVERLOADED: [i32; 8] = [
+const OVERLOADED: [i32; 9] = [
     159, // TIMEOUT_EXCEEDED
     202, // TOO_MANY_SIMULTANEOUS_QUERIES
     209, // SOCKET_TIMEOUT
@@ -92,6 +92,7 @@ const OVERLOADED: [i32; 8] = [
     243, // NOT_ENOUGH_SPACE
     252, // TOO_MANY_PARTS
     439, // CANNOT_SCHEDULE_TASK
+    745, // SERVER_OVERLOADED
 ];
 
 /// See [`Inserted::is_overload`].

@@ -1,13 +1,20 @@
 //! What the points do in the program that is made to crash.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use crate::{Mutation, Point};
 
 const VARIABLE: &str = "SLUICE_CRASH";
 const MUTATION: &str = "SLUICE_MUTATION";
+const CLOCK: &str = "SLUICE_CLOCK";
+const GIVE_UP: &str = "SLUICE_GIVE_UP";
+/// Deliveries are given up at so many different awaits, from the first on.
+const AWAITS: u64 = 40;
 
 /// Where, at which passage of it, and what then.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,6 +78,51 @@ pub(crate) fn mutation() -> Option<Mutation> {
     *TOLD.get_or_init(|| told(MUTATION, str::parse))
 }
 
+/// See [`crate::clock_ahead_ms`].
+pub(crate) fn clock_ahead_ms() -> i64 {
+    static FILE: OnceLock<Option<String>> = OnceLock::new();
+    let file = FILE.get_or_init(|| told(CLOCK, |text| Ok(text.to_owned())));
+    let Some(file) = file else { return 0 };
+    match std::fs::read_to_string(file).map(|text| text.trim().parse::<i64>()) {
+        Ok(Ok(seconds)) => seconds * 1000,
+        wrong => {
+            eprintln!("{CLOCK}: {file}: {wrong:?}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// See [`crate::unless_given_up`].
+pub(crate) async fn unless_given_up<T>(work: impl Future<Output = T>) -> Option<T> {
+    static EVERY: OnceLock<Option<u64>> = OnceLock::new();
+    static BEGUN: AtomicU64 = AtomicU64::new(0);
+    static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
+    let every = EVERY.get_or_init(|| {
+        told(GIVE_UP, |text| {
+            text.parse().map_err(|_| format!("'{text}' is no number"))
+        })
+    });
+    let turn = |every: &u64| (BEGUN.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(*every);
+    if !every.as_ref().is_some_and(turn) {
+        return Some(work.await);
+    }
+    given_up_at(GIVEN_UP.fetch_add(1, Ordering::Relaxed) % AWAITS + 1, work).await
+}
+
+/// Drops the work at its `nth` await, from 1 on.
+async fn given_up_at<T>(nth: u64, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut passed) = (pin!(work), 0);
+    poll_fn(|context| {
+        let polled = work.as_mut().poll(context).map(Some);
+        passed += 1;
+        match polled {
+            Poll::Pending if passed == nth => Poll::Ready(None),
+            polled => polled,
+        }
+    })
+    .await
+}
+
 /// What a variable says, where it is there. A process that cannot follow an order is of no use.
 fn told<T>(variable: &str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
     let text = std::env::var(variable).ok().filter(|text| !text.is_empty())?;
@@ -93,6 +145,32 @@ fn die() -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_dropped_at_the_await_that_was_named_and_done_where_it_has_fewer() {
+        let done = |nth, awaits| {
+            let mut left = awaits;
+            let work = given_up_at(
+                nth,
+                poll_fn(move |_| {
+                    left -= 1;
+                    if left < 0 { Poll::Ready("done") } else { Poll::Pending }
+                }),
+            );
+            let (mut work, mut polls) = (pin!(work), 0);
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            loop {
+                polls += 1;
+                if let Poll::Ready(outcome) = work.as_mut().poll(&mut context) {
+                    return (outcome, polls);
+                }
+            }
+        };
+        assert_eq!(done(1, 3), (None, 1));
+        assert_eq!(done(3, 3), (None, 3));
+        assert_eq!(done(4, 3), (Some("done"), 4));
+        assert_eq!(done(1, 0), (Some("done"), 1));
+    }
 
     #[test]
     fn an_order_names_a_point_a_passage_and_a_delay() {

@@ -1,7 +1,8 @@
 //! Places on the path of a batch at which a test lets the process die, as if by SIGKILL from outside. Without the feature
 //! `armed` nothing of this is compiled into a program but empty functions; with it, the variable `SLUICE_CRASH` says where:
 //! `insert-sent:3` dies when the third insert has been sent, `insert-sent:3:1500` 1,500 microseconds after that, and
-//! `after-begin:3:stop` stands still there until it gets a SIGCONT.
+//! `after-begin:3:stop` stands still there until it gets a SIGCONT. Beside them [`unless_given_up`], and what a test may take away
+//! from the protocol ([`Mutation`]).
 //!
 //! ```
 //! use crash_points::{Point, here};
@@ -130,6 +131,35 @@ impl FromStr for Point {
 #[cfg(feature = "armed")]
 pub fn here(point: Point) {
     armed::pass(point);
+}
+
+/// How far a process is to take the machine's clock to be ahead, in milliseconds: what the file says that `SLUICE_CLOCK` names, in
+/// seconds. A library before the C library would do it for every clock of the process, and has librdkafka wait for hours: its
+/// `cnd_timedwait` goes past such a library (tried with libfaketime 0.9.10).
+#[cfg(feature = "armed")]
+pub fn clock_ahead_ms() -> i64 {
+    armed::clock_ahead_ms()
+}
+
+/// It is right.
+#[cfg(not(feature = "armed"))]
+#[inline(always)]
+pub fn clock_ahead_ms() -> i64 {
+    0
+}
+
+/// What comes of this work; `None` when it was given up on its way, as a future that is dropped at one of its awaits. With
+/// `SLUICE_GIVE_UP=3` every third is, each one await later than the last, until one has fewer awaits than that.
+#[cfg(feature = "armed")]
+pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Option<T> {
+    armed::unless_given_up(work).await
+}
+
+/// What comes of this work.
+#[cfg(not(feature = "armed"))]
+#[inline(always)]
+pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Option<T> {
+    Some(work.await)
 }
 
 /// Nothing.

@@ -21,9 +21,11 @@ mod load;
 mod offsets;
 mod evidence;
 mod reader;
+mod clock;
 mod ask;
 
 pub use ask::{Http, until};
+pub use clock::Clock;
 pub use load::Load;
 pub use offsets::{Committed, End};
 pub use reader::Reader;

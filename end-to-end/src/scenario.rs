@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use devstack::Stack;
@@ -12,6 +12,7 @@ use tokio::process::Command;
 use verify::{Options, RulesRevision, Until};
 
 use crate::ask::Http;
+use crate::clock::Clock;
 use crate::load::Load;
 use crate::role::{Role, free_port, program};
 use crate::shop::{self, Addresses, Rules};
@@ -45,6 +46,8 @@ pub struct Scenario<'w> {
     pub billing_store: Option<String>,
     /// What workers that start from now on do without (`crash_points::Mutation`): they are of the program that can.
     pub mutation: Option<&'static str>,
+    /// The clock of workers that start from now on, where not the machine's.
+    pub clock: Option<Arc<Clock>>,
     /// What workers read instead of `pipeline.yaml`: the same with other addresses.
     worker_file: Option<PathBuf>,
 }
@@ -113,6 +116,7 @@ impl<'w> Scenario<'w> {
             billing,
             billing_store: None,
             mutation: None,
+            clock: None,
             worker_file: None,
         };
         scenario.write_rules("default", shop::RULES);

@@ -8,12 +8,13 @@ mod grpc;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
-use crash_points::{Mutation, Point, here, mutated};
+use crash_points::{Mutation, Point, clock_ahead_ms, here, mutated};
 use exactly_once_protocol::{Delivered, Partition};
 use pipeline::Pipeline;
 use tokio::sync::Semaphore;
@@ -73,7 +74,7 @@ impl SinkClock {
 pub fn unix_ms() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64)
+        .map_or(0, |since| since.as_millis() as i64 + clock_ahead_ms())
 }
 
 /// All sinks of a worker; cheap to share, no state of a batch.
@@ -109,6 +110,42 @@ pub struct Unfed {
     pub ranges: Vec<Range>,
     /// How often the server has said that such a feeding failed; an attempt that it did not answer says nothing.
     pub refused: Arc<AtomicU16>,
+}
+
+/// What one statement feeds to one rollup.
+struct Together<'a> {
+    feed: &'a Feed,
+    lack: Lack,
+    ranges: Vec<Range>,
+    refused: Vec<&'a AtomicU16>,
+}
+
+/// Partitions that lack the same are fed by one statement: the server looks once at what the rollup has. One whose feeding was
+/// refused before goes alone: it may be the reason, and must not take the others with it.
+fn together<'a>(lacking: &[(&'a Unfed, Lack)]) -> Vec<Together<'a>> {
+    let mut all: Vec<Together<'a>> = Vec::new();
+    let mut joined = BTreeMap::new();
+    for (unfed, lack) in lacking {
+        let was_refused = unfed.refused.load(Ordering::Relaxed) > 0;
+        for feed in &unfed.feeds {
+            let with = joined.get(&(&feed.rollup, *lack == Lack::All)).filter(|_| !was_refused);
+            let at = with.copied().unwrap_or_else(|| {
+                all.push(Together {
+                    feed,
+                    lack: *lack,
+                    ranges: Vec::new(),
+                    refused: Vec::new(),
+                });
+                all.len() - 1
+            });
+            if !was_refused {
+                joined.insert((&feed.rollup, *lack == Lack::All), at);
+            }
+            all[at].ranges.extend(unfed.ranges.iter().cloned());
+            all[at].refused.push(&unfed.refused);
+        }
+    }
+    all
 }
 
 /// One delivery of one batch.
@@ -245,32 +282,33 @@ impl Sinks {
         let Some(deadline_ms) = delivery.deadline_ms else {
             return lacking.is_empty();
         };
-        let feedings = lacking
+        let in_turn = together(&lacking)
             .into_iter()
-            .flat_map(|(unfed, lack)| unfed.feeds.iter().map(move |feed| (feed, unfed, lack)));
-        let in_turn = feedings.enumerate().map(|(nth, (feed, unfed, lack))| async move {
-            let _turn = turns.acquire().await;
-            // One token for each: a second feeding under the same one would be taken for a repetition.
-            let kind = match lack {
-                Lack::All => "all",
-                Lack::Some => "some",
-            };
-            let prefix = query_prefix(&self.pipeline.name, delivery.token);
-            let name = format!("{prefix}-feed-{kind}-{nth}");
-            let feeding = Feeding {
-                ranges: &unfed.ranges,
-                lack,
-                token: &name,
-                query_id: &name,
-                deadline_unix_s: deadline_ms.div_euclid(1000),
-                running_max: INSERT_RUNNING_MAX,
-            };
-            self.feed(feed, feeding, (deadline_ms, &unfed.refused)).await
-        });
+            .enumerate()
+            .map(|(nth, together)| async move {
+                let _turn = turns.acquire().await;
+                // One token for each: a second feeding under the same one would be taken for a repetition.
+                let kind = match together.lack {
+                    Lack::All => "all",
+                    Lack::Some => "some",
+                };
+                let prefix = query_prefix(&self.pipeline.name, delivery.token);
+                let name = format!("{prefix}-feed-{kind}-{nth}");
+                let feeding = Feeding {
+                    ranges: &together.ranges,
+                    lack: together.lack,
+                    token: &name,
+                    query_id: &name,
+                    deadline_unix_s: deadline_ms.div_euclid(1000),
+                    running_max: INSERT_RUNNING_MAX,
+                };
+                self.feed(together.feed, feeding, (deadline_ms, &together.refused))
+                    .await
+            });
         futures::future::join_all(in_turn).await.into_iter().all(|clean| clean)
     }
 
-    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, (deadline_ms, refused): (i64, &AtomicU16)) -> bool {
+    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, (deadline_ms, refused): (i64, &[&AtomicU16])) -> bool {
         let mut pause = RETRY_FIRST;
         loop {
             let Some(turn) = self.guard.turn(Requests::Writes, || self.left(deadline_ms)).await else {
@@ -300,7 +338,9 @@ impl Sinks {
                         outcome,
                         Inserted::Rejected { .. } | Inserted::Doubt { code: Some(_), .. }
                     ) {
-                        refused.fetch_add(1, Ordering::Relaxed);
+                        for refused in refused {
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
                     }
                     tracing::warn!(
                         rollup = feed.rollup,

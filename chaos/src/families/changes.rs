@@ -87,6 +87,59 @@ pub async fn metadata(trial: &mut Trial<'_, '_>) {
     }
 }
 
+/// Workers die; somebody sets an offset back or ahead, or removes them all. Partitions stop and say so; with the offsets as they
+/// were, promises and all, they go on.
+pub async fn offsets(trial: &mut Trial<'_, '_>) {
+    for _ in 0..trial.times {
+        // What it would compare with is wrong meanwhile: it calls ranges above an offset an overlap, as it has to.
+        trial.scenario.kill("verifier").await;
+        for (what, by) in [("an offset set back", -3), ("an offset set ahead", 3)] {
+            let right = left_by_the_dead(trial).await;
+            let begun: Vec<&Committed> = right.iter().filter(|one| one.offset + by > 0).collect();
+            let one = begun[trial.random.index(begun.len())].clone();
+            trial.fault(what);
+            let set = Committed {
+                offset: one.offset + by,
+                metadata: String::new(),
+                ..one.clone()
+            };
+            write(trial, &set).await;
+            let said = trial.scenario.start_waiting_worker(WORKERS[0], "SLU-110").await;
+            assert!(said.contains(&format!("{}/{}", one.topic, one.partition)), "{said}");
+            trial.scenario.kill(WORKERS[0]).await;
+            write(trial, &one).await;
+            start_again(trial).await;
+        }
+        let right = left_by_the_dead(trial).await;
+        trial.fault("all offsets removed");
+        trial.scenario.forget_group().await;
+        trial.scenario.start_waiting_worker(WORKERS[0], "SLU-109").await;
+        trial.scenario.kill(WORKERS[0]).await;
+        for one in &right {
+            write(trial, one).await;
+        }
+        start_again(trial).await;
+        trial.scenario.start_verifier().await;
+    }
+}
+
+/// Kills the workers; what they had committed when the group has forgotten them.
+async fn left_by_the_dead(trial: &mut Trial<'_, '_>) -> Vec<Committed> {
+    for worker in WORKERS {
+        trial.fault("SIGKILL of a worker");
+        trial.scenario.kill(worker).await;
+    }
+    trial.scenario.group_is_empty().await;
+    trial.scenario.committed()
+}
+
+async fn start_again(trial: &mut Trial<'_, '_>) {
+    for worker in WORKERS {
+        trial.scenario.start_worker(worker).await;
+    }
+    trial.recovered().await;
+}
+
 async fn write(trial: &Trial<'_, '_>, one: &Committed) {
     until("the group to be empty", EMPTY_WITHIN, async || {
         let written = trial.scenario.ask_to_commit(one).ok();

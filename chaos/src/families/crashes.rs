@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use crash_points::Point;
-use end_to_end::Worker;
+use end_to_end::{Worker, until};
 
-use crate::trial::Trial;
+use crate::trial::{Trial, WORKERS};
 
 /// For a worker that joins, takes partitions and passes the point.
 const PASSES_WITHIN: Duration = Duration::from_secs(60);
 /// Later than this the call that a point is about has often ended.
 const DURING_CALL_MICROS_MAX: i64 = 6_000;
 const SIGKILL: i32 = 9;
+/// So many promises of deliveries that were given up are settled, each after its deadline.
+const SETTLED: f64 = 60.0;
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// The second worker dies at every point in turn, in an order that the seed decides; then both die at random.
 pub async fn at_every_point(trial: &mut Trial<'_, '_>) {
@@ -49,6 +52,45 @@ async fn at(trial: &mut Trial<'_, '_>, point: Point) {
     trial.scenario.launch_worker("worker-b", worker);
     let died = trial.scenario.killed_itself("worker-b", PASSES_WITHIN).await;
     assert_eq!(died, Some(SIGKILL), "a worker was to die at {order}");
+}
+
+/// Deliveries are given up at one await after another.
+pub async fn deliveries_given_up(trial: &mut Trial<'_, '_>) {
+    for _ in 0..trial.times {
+        for worker in WORKERS {
+            trial.fault("a worker that gives up every third delivery");
+            trial.scenario.kill(worker).await;
+            let gives_up = Worker {
+                give_up: Some("3"),
+                ..Worker::default()
+            };
+            trial.scenario.launch_worker(worker, gives_up);
+            trial.scenario.is_ready(worker).await;
+        }
+        until(
+            "promises of what was given up to be settled",
+            SETTLED_WITHIN,
+            async || (settled(trial).await >= SETTLED).then_some(()),
+        )
+        .await;
+        for worker in WORKERS {
+            trial.scenario.kill(worker).await;
+            trial.scenario.start_worker(worker).await;
+        }
+        trial.recovered().await;
+    }
+}
+
+/// Promises that the workers that run have settled.
+async fn settled(trial: &Trial<'_, '_>) -> f64 {
+    let mut settled = 0.0;
+    for worker in WORKERS {
+        settled += trial
+            .scenario
+            .metric(worker, "sluice_promises_settled_total", &[])
+            .await;
+    }
+    settled
 }
 
 /// Either worker is killed and started again.

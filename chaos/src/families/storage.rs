@@ -53,13 +53,8 @@ pub(crate) async fn at_a_rename(trial: &mut Trial<'_, '_>) {
 /// Tables remember two tokens; meanwhile workers die and answers of inserts get lost.
 pub async fn forgets(trial: &mut Trial<'_, '_>) {
     trial.fault("a deduplication window of 2");
-    for table in &trial.scenario.pipeline.tables {
-        let setting = "non_replicated_deduplication_window = 2";
-        trial
-            .scenario
-            .sql(&format!("ALTER TABLE {} MODIFY SETTING {setting}", table.name))
-            .await;
-    }
+    let change = "MODIFY SETTING non_replicated_deduplication_window = 2";
+    trial.alter_tables(change).await;
     for _ in 0..2 * trial.times {
         trial.fault("an insert's answer lost");
         let strike = Strike {

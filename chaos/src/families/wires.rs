@@ -160,20 +160,10 @@ pub async fn answers(trial: &mut Trial<'_, '_>) {
 /// The server itself refuses: more active parts than it was told to bear.
 async fn too_many_parts(trial: &mut Trial<'_, '_>) {
     trial.fault("too many parts, by the server");
-    for table in &trial.scenario.pipeline.tables {
-        let limits = "parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1";
-        trial
-            .scenario
-            .sql(&format!("ALTER TABLE {} MODIFY SETTING {limits}", table.name))
-            .await;
-    }
+    let limits = "parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1";
+    trial.alter_tables(&format!("MODIFY SETTING {limits}")).await;
     trial.let_pass(2_000..6_000).await;
-    for table in &trial.scenario.pipeline.tables {
-        let limits = "parts_to_throw_insert, parts_to_delay_insert, max_delay_to_insert";
-        trial
-            .scenario
-            .sql(&format!("ALTER TABLE {} RESET SETTING {limits}", table.name))
-            .await;
-    }
+    let limits = "parts_to_throw_insert, parts_to_delay_insert, max_delay_to_insert";
+    trial.alter_tables(&format!("RESET SETTING {limits}")).await;
     trial.recovered().await;
 }

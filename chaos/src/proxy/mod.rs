@@ -134,6 +134,11 @@ impl Proxy {
     pub fn trouble(&self) -> Option<String> {
         self.plan.trouble()
     }
+
+    /// From now on [`Proxy::trouble`] tells of what comes next.
+    pub fn forget_trouble(&self) {
+        self.plan.forget_trouble();
+    }
 }
 
 impl Drop for Proxy {

@@ -120,6 +120,10 @@ impl Plan {
         self.state().trouble.clone()
     }
 
+    pub fn forget_trouble(&self) {
+        self.state().trouble = None;
+    }
+
     /// Keeps the first trouble: those that follow are often its consequences.
     pub fn report(&self, trouble: String) {
         self.state().trouble.get_or_insert(trouble);

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
 async fn hold(mut args: impl Iterator<Item = String>) -> Result<(), String> {
     let dir = args
         .next()
+        .filter(|dir| !dir.starts_with('-'))
         .ok_or("usage: sluice-devstack DIR PART...; users want `sluice devstack up|down|status`")?;
     let parts = args.map(|name| name.parse()).collect::<Result<_, String>>()?;
     let options = devstack::Options {

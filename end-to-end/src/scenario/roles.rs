@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{SETTLED_WITHIN, Scenario};
 use crate::ask::{Http, metric, until};
+use crate::clock::Clock;
 use crate::role::{Role, free_port, program};
 
 /// The program with crash points: `cargo build --workspace --features cli/crash-points --bin sluice-crashing`.
@@ -18,6 +19,8 @@ pub struct Worker<'a> {
     pub slot: Option<&'a str>,
     /// Where it dies, as in `SLUICE_CRASH`: `insert-sent:3`.
     pub crash: Option<&'a str>,
+    /// Of how many deliveries it gives one up, as in `SLUICE_GIVE_UP`: `3`.
+    pub give_up: Option<&'a str>,
 }
 
 /// Where a role tells its metrics.
@@ -67,7 +70,10 @@ impl Scenario<'_> {
         let file = self.worker_file.clone();
         let crash = worker.crash.map(|crash| ("SLUICE_CRASH", crash));
         let mutation = self.mutation.map(|mutation| ("SLUICE_MUTATION", mutation));
-        let env: Vec<(&str, &str)> = crash.into_iter().chain(mutation).collect();
+        let give_up = worker.give_up.map(|give_up| ("SLUICE_GIVE_UP", give_up));
+        let file_of_clock = self.clock.clone();
+        let clock = file_of_clock.as_deref().map(Clock::variable);
+        let env: Vec<(&str, &str)> = [crash, mutation, give_up, clock].into_iter().flatten().collect();
         let program = program(if env.is_empty() { "sluice" } else { CRASHING });
         self.launch_as(name, (&words, "--listen"), (file, program, env));
     }
@@ -80,10 +86,11 @@ impl Scenario<'_> {
         signal
     }
 
-    /// Waits until a role has stopped itself where it was told to (`SLUICE_CRASH=...:stop`).
-    pub async fn stands_still(&self, name: &str) {
+    /// Waits until a role has stopped itself where it was told to (`SLUICE_CRASH=...:stop`). False: it has not within `patience`.
+    pub async fn stands_still(&self, name: &str, patience: Duration) -> bool {
         let what = format!("{name} to stand still");
-        until(what, SETTLED_WITHIN, async || self.roles[name].stopped().then_some(())).await;
+        let stopped = until(what, 2 * patience, async || self.roles[name].stopped().then_some(()));
+        tokio::time::timeout(patience, stopped).await.is_ok()
     }
 
     /// SIGSTOP: the role keeps its connections, and does nothing.

@@ -2,7 +2,7 @@
 //! transactions, brokers and clients that are killed and restarted, and a reader of committed records beside them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use devstack::Part;
 use end_to_end::shop::Rules;
@@ -20,40 +20,103 @@ rules:
   - {name: copy, alert: {severity: info, key: session_id, text: event_id}}
 "#;
 
+/// One bounce after another: who, and whether it is killed (or stopped properly).
+type Bounces = [(Bounced, bool); 6];
+
+#[derive(Debug, Clone, Copy)]
+enum Bounced {
+    Node(Part),
+    Worker(&'static str),
+}
+
+const WORKERS: [&str; 2] = ["worker-a", "worker-b"];
+/// A source's partitions in `make test`.
+const PARTITIONS: u32 = 3;
+
 /// Scenario: 100,000 events through two workers in batches of at most 750, while nodes of the cluster and workers are killed and
 /// stopped in turn, and started again.
 /// Guarantees: every sink has every event once; the reader has seen each alert once, whatever was aborted meanwhile.
 #[test]
 fn brokers_and_workers_bounce_and_every_record_is_copied_once() {
-    run_on_cluster("bounces", Rules::Directory, async |scenario| {
+    let nodes = Part::KAFKAS.map(Bounced::Node);
+    let bounces = [
+        (nodes[0], true),
+        (Bounced::Worker(WORKERS[0]), true),
+        (nodes[1], false),
+        (Bounced::Worker(WORKERS[1]), false),
+        (nodes[2], true),
+        (Bounced::Worker(WORKERS[0]), true),
+    ];
+    copied_once("bounces", PARTITIONS, bounces);
+}
+
+/// Scenario: the same for each cell of Kafka's own matrix: nodes or workers, killed or stopped, sources of two or of three partitions.
+/// Guarantees: the same. `make bounces` runs it, and shows what each took.
+#[test]
+#[ignore = "takes a quarter of an hour: make bounces"]
+fn the_whole_matrix() {
+    println!("| bounced | how | partitions | events | took |");
+    println!("|---|---|--:|--:|--:|");
+    for partitions in [2, 3] {
+        for hard in [true, false] {
+            for nodes in [true, false] {
+                let (who, how) = (
+                    if nodes { "brokers" } else { "workers" },
+                    if hard { "killed" } else { "stopped" },
+                );
+                let bounces = std::array::from_fn(|nth| {
+                    let bounced = match nodes {
+                        true => Bounced::Node(Part::KAFKAS[nth % Part::KAFKAS.len()]),
+                        false => Bounced::Worker(WORKERS[nth % WORKERS.len()]),
+                    };
+                    (bounced, hard)
+                });
+                let began = Instant::now();
+                let events = copied_once(&format!("{who}_{how}_{partitions}"), partitions, bounces);
+                let took = began.elapsed().as_secs();
+                println!("| {who} | {how} | {partitions} | {events} | {took} s |");
+            }
+        }
+    }
+}
+
+/// One run; how many events it had.
+fn copied_once(name: &str, partitions: u32, bounces: Bounces) -> u64 {
+    let mut events = 0;
+    run_on_cluster(name, Rules::Directory, async |scenario| {
         let file = std::fs::read_to_string(scenario.dir.join("pipeline.yaml")).unwrap();
-        scenario.rewrite(&file.replace("batch:  {", "batch:  {rows: 750, rows_max: 750, "));
+        let file = file.replace("batch:  {", "batch:  {rows: 750, rows_max: 750, ");
+        let counted = format!("partitions: {partitions}");
+        scenario.rewrite(
+            &file
+                .replace("partitions: 2", &counted)
+                .replace("partitions: 4", &counted),
+        );
         scenario.write_rules("default", COPY);
         scenario.set_the_shop_up().await;
         scenario.start_billing().await;
-        scenario.start_worker("worker-a").await;
-        scenario.start_worker("worker-b").await;
+        for worker in WORKERS {
+            scenario.start_worker(worker).await;
+        }
         let reader = Reader::start(scenario);
         let span = Duration::from_secs_f64(RECORDS / RATE);
         let load = scenario.drive(scenario.load_of(RATE, span, 1));
         load.has_run_for(2 * SECOND).await;
-        for (nth, node) in Part::KAFKAS.into_iter().enumerate() {
-            let hard = nth != 1;
-            if hard {
-                scenario.stack.kill(node).await.unwrap();
-            } else {
-                scenario.stack.stop(node).await.unwrap();
+        for (bounced, hard) in bounces {
+            match (bounced, hard) {
+                (Bounced::Node(node), true) => scenario.stack.kill(node).await.unwrap(),
+                (Bounced::Node(node), false) => scenario.stack.stop(node).await.unwrap(),
+                (Bounced::Worker(worker), true) => scenario.kill(worker).await,
+                (Bounced::Worker(worker), false) => scenario.stop(worker).await,
             }
-            // How long it is away is part of the fault.
-            tokio::time::sleep(2 * SECOND).await;
-            scenario.stack.start(node).await.unwrap();
-            let worker = ["worker-a", "worker-b", "worker-a"][nth];
-            if hard {
-                scenario.kill(worker).await;
-            } else {
-                scenario.stop(worker).await;
+            match bounced {
+                Bounced::Node(node) => {
+                    // How long it is away is part of the fault.
+                    tokio::time::sleep(2 * SECOND).await;
+                    scenario.stack.start(node).await.unwrap();
+                }
+                Bounced::Worker(worker) => scenario.start_worker(worker).await,
             }
-            scenario.start_worker(worker).await;
         }
         let driven = load.finished().await;
         let report = scenario.verified(&[&driven]).await;
@@ -62,5 +125,7 @@ fn brokers_and_workers_bounce_and_every_record_is_copied_once() {
         let once: BTreeSet<&String> = read.iter().collect();
         assert_eq!(once.len(), read.len(), "no alert twice");
         assert_eq!(read.len() as u64, report.alerts, "every alert");
+        events = driven.produced;
     });
+    events
 }

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use clickhouse_sink::Feed;
+use crash_points::unless_given_up;
 use exactly_once_kafka::transactions::Work;
 use exactly_once_kafka::{Group, Message, Transactor};
-use exactly_once_protocol::{Action, BatchId, Event, FEEDING, Partition, Range, StopCode, Transaction, TxnEnd};
+use exactly_once_protocol::{
+    Action, BatchId, Delivered, Event, FEEDING, Partition, Range, StopCode, Transaction, TxnEnd,
+};
 
 use super::flow::{Flow, Mode};
 use super::{Held, Inbox, LaneError, LaneLoop};
@@ -298,7 +301,8 @@ impl LaneLoop {
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {
             let began = std::time::Instant::now();
-            let outcome = sinks.deliver(&delivery).await;
+            let outcome = unless_given_up(sinks.deliver(&delivery)).await;
+            let outcome = outcome.unwrap_or(Delivered::Doubt);
             let took = began.elapsed();
             tracing::debug!(batch, ?outcome, ?took, "delivered");
             tell(&sender, Inbox::Delivered { batch, outcome });
