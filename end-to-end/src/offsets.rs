@@ -112,13 +112,22 @@ impl Scenario<'_> {
         Ok(ends.iter().map(lag).collect())
     }
 
-    /// The promises that stand in the group's committed offsets, each with its topic and partition.
-    pub fn promises(&self) -> Vec<String> {
-        let promise = |one: Committed| {
-            let fields = one.metadata.split(';').count();
-            (fields == PROMISE_FIELDS).then(|| format!("{}/{}: {}", one.topic, one.partition, one.metadata))
-        };
-        self.committed().into_iter().filter_map(promise).collect()
+    /// Those of the group's committed offsets that a promise stands in.
+    pub fn promised(&self) -> Vec<Committed> {
+        let mut all = self.committed();
+        all.retain(|one| one.metadata.split(';').count() == PROMISE_FIELDS);
+        all
+    }
+
+    /// Removes the records of a partition below an offset, as retention does.
+    pub async fn delete_records(&self, topic: &str, partition: i32, below: i64) {
+        let admin: AdminClient<DefaultClientContext> = self.group().create().unwrap();
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(below))
+            .unwrap();
+        let deleted = admin.delete_records(&list, &options).await.unwrap();
+        deleted.elements()[0].error().unwrap();
     }
 
     /// Writes an offset of the group, which must have no members.

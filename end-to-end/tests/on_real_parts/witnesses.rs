@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use end_to_end::shop::Rules;
-use end_to_end::{Committed, run};
+use end_to_end::{Committed, run, until};
 
 /// For readable times.
 const SECOND: Duration = Duration::from_secs(1);
@@ -70,6 +70,48 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
         scenario.start_worker("worker-a").await;
         let third = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 3)).finished().await;
         scenario.verified(&[&first, &second, &third]).await;
+    });
+}
+
+/// Scenario: a worker dies with a promise pending, and retention removes the first record of the promised range.
+/// Guarantees: that partition stops (SLU-103), with its promise as it was, and the others go on; it is not started behind the
+/// gap while a sink's cursor stands before it.
+#[test]
+fn a_promised_range_that_retention_has_passed_stops_its_partition() {
+    run("retention", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        let load = scenario.drive(scenario.load_of(500.0, 6 * SECOND, 1));
+        load.has_run_for(3 * SECOND).await;
+        scenario.kill("worker-a").await;
+        load.finished().await;
+        scenario.group_is_empty().await;
+        let mut ends = scenario.ends().unwrap();
+        let has_more = |one: &Committed| {
+            ends.iter().any(|(topic, partition, end)| {
+                (topic, *partition) == (&one.topic, one.partition) && *end > one.offset + 1
+            })
+        };
+        let one = scenario.promised().into_iter().find(has_more).unwrap();
+        let (name, oldest) = (format!("{}/{}", one.topic, one.partition), one.offset + 1);
+        scenario.delete_records(&one.topic, one.partition, oldest).await;
+
+        let said = scenario.start_waiting_worker("worker-a", "SLU-103").await;
+        assert!(said.contains(&name), "{said}");
+        ends.retain(|(topic, partition, _)| (topic, *partition) != (&one.topic, one.partition));
+        until("the others to be committed", 60 * SECOND, async || {
+            (scenario.behind(&ends).ok()? == 0).then_some(())
+        })
+        .await;
+        assert!(scenario.committed().contains(&one), "its promise is pending still");
+        let listed = scenario.refused(&["partitions", "list"]).await;
+        assert!(listed.contains("SLU-103") && listed.contains(&name), "{listed}");
+        scenario.stop("worker-a").await;
+        scenario.group_is_empty().await;
+        let at = oldest.to_string();
+        let refused = scenario.refused(&["partitions", "start", &name, "--at", &at]).await;
+        assert!(refused.contains("cursor of `billing`"), "{refused}");
     });
 }
 

@@ -92,8 +92,8 @@ fn every_role_drains_when_told_to_stop() {
             .await;
         scenario.stop("worker-a").await;
         assert_eq!(
-            scenario.promises(),
-            Vec::<String>::new(),
+            scenario.promised(),
+            Vec::new(),
             "promises that nobody settles until the next worker starts"
         );
         scenario.stop("billing").await;

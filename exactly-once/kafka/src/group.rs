@@ -99,17 +99,38 @@ pub enum Unanswered {
 pub enum Polled<'a> {
     /// A record; its payload lives in librdkafka's memory.
     Record(BorrowedMessage<'a>),
-    /// An offset that was to be read is no longer in its topic.
-    OffsetGone(String),
+    /// An offset that was to be read is no longer in its topic; of which partition is not said. See [`Group::oldest`].
+    OffsetGone,
     /// Something that librdkafka deals with itself (a broker is away, a topic does not exist yet).
     Trouble(KafkaError),
     /// Nothing within the time.
     Nothing,
 }
 
+/// For Kafka to say where one partition begins.
+const OLDEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// What [`Group::oldest`] has heard.
+#[derive(Debug, Default)]
+pub struct Oldest {
+    /// The oldest offset of each partition.
+    pub offsets: Vec<(Partition, i64)>,
+    /// Kafka has not told these.
+    pub unanswered: Vec<Partition>,
+}
+
+fn offset_gone(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}
+
 struct Context {
     topics: Topics,
     moves: SyncSender<Moved>,
+    /// Set when librdkafka has said that an offset is gone.
+    gone: AtomicBool,
     /// Set when the member leaves: from then on nobody else answers rebalances.
     leaving: AtomicBool,
 }
@@ -120,6 +141,10 @@ impl ClientContext for Context {
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(target: "librdkafka", %error, reason, "kafka consumer");
+        // librdkafka 2.12 tells this as an event of the client, not of the partition (`rd_kafka_offset_reset`), and tells it once.
+        if offset_gone(&error) {
+            self.gone.store(true, Ordering::Release);
+        }
     }
 }
 
@@ -163,6 +188,7 @@ impl Group {
         let context = Context {
             topics: topics.clone(),
             moves: sender,
+            gone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         };
         let consumer: BaseConsumer<Context> = settings::consumer(connection)
@@ -180,16 +206,15 @@ impl Group {
     /// The next record, if one is there. Must be called often: it also serves the group. There is no timeout, because
     /// rdkafka spins through the last millisecond of one: who finds nothing sleeps.
     pub fn poll(&self) -> Result<Polled<'_>, Error> {
+        if self.consumer.context().gone.swap(false, Ordering::AcqRel) {
+            return Ok(Polled::OffsetGone);
+        }
         match self.consumer.poll(Duration::ZERO) {
             None => Ok(Polled::Nothing),
             Some(Ok(message)) => Ok(Polled::Record(message)),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::Consumer(error)),
-            Some(Err(error)) => Ok(match error.rdkafka_error_code() {
-                Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                    Polled::OffsetGone(error.to_string())
-                }
-                _ => Polled::Trouble(error),
-            }),
+            Some(Err(error)) if offset_gone(&error) => Ok(Polled::OffsetGone),
+            Some(Err(error)) => Ok(Polled::Trouble(error)),
         }
     }
 
@@ -255,11 +280,24 @@ impl Group {
             .filter(|high| *high >= 0)
     }
 
-    /// The oldest offset that the last fetch answer told; `None` before the first.
-    pub fn low_watermark(&self, partition: Partition) -> Option<i64> {
-        self.watermarks_told(partition)
-            .map(|(low, _)| low)
-            .filter(|low| *low >= 0)
+    /// A question that blocks its thread until Kafka has answered, or has not within [`OLDEST_WITHIN`] for one of them: the oldest
+    /// offset of each of these partitions, and those for which there was no answer.
+    pub fn oldest(&self, partitions: Vec<Partition>) -> impl FnOnce() -> Oldest + Send + 'static {
+        let (consumer, topics) = (Arc::clone(&self.consumer), self.topics.clone());
+        move || {
+            let mut oldest = Oldest::default();
+            for partition in partitions {
+                let topic = topics.name(partition);
+                match consumer.fetch_watermarks(topic, partition.partition, OLDEST_WITHIN) {
+                    Ok((low, _)) => oldest.offsets.push((partition, low)),
+                    Err(error) => {
+                        tracing::warn!(topic, partition = partition.partition, %error, "where it begins is not known yet");
+                        oldest.unanswered.push(partition);
+                    }
+                }
+            }
+            oldest
+        }
     }
 
     fn watermarks_told(&self, partition: Partition) -> Option<(i64, i64)> {

@@ -20,7 +20,7 @@ pub mod transactions;
 mod mutated;
 pub mod errors;
 
-pub use group::{Group, Moved, Polled, Topics, Unanswered};
+pub use group::{Group, Moved, Oldest, Polled, Topics, Unanswered};
 pub use offsets::{Reader, Start};
 pub use operator::Operator;
 pub use presence::missing_topics;

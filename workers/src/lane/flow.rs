@@ -418,30 +418,14 @@ impl LaneLoop {
         Ok(())
     }
 
-    /// Partitions whose next offset the broker does not have any more.
-    pub(super) fn gone(&self, group: &Group, reason: &str) -> Vec<Partition> {
+    /// Those that are read now.
+    pub(super) fn fetched(&self) -> Vec<Partition> {
         let fetched = |flow: &Flow| flow.mode != Mode::Idle && flow.wait.is_none();
-        let all: Vec<Partition> = self.flows.iter().filter(|(_, f)| fetched(f)).map(|(p, _)| *p).collect();
-        let named: Vec<Partition> = all
+        self.flows
             .iter()
-            .copied()
-            .filter(|partition| {
-                let names = [
-                    format!("{} [{}]", self.topics.name(*partition), partition.partition),
-                    format!("{}[{}]", self.topics.name(*partition), partition.partition),
-                ];
-                names.iter().any(|name| reason.contains(name.as_str()))
-            })
-            .collect();
-        if !named.is_empty() {
-            return named;
-        }
-        let below = |partition: &Partition| {
-            group
-                .low_watermark(*partition)
-                .is_some_and(|low| self.flows.get(partition).is_some_and(|f| f.next < low))
-        };
-        all.into_iter().filter(below).collect()
+            .filter(|(_, flow)| fetched(flow))
+            .map(|(partition, _)| *partition)
+            .collect()
     }
 
     pub(super) fn quiet(&mut self, partitions: Vec<Partition>) {

@@ -21,7 +21,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use exactly_once_kafka::transactions::Recipe;
-use exactly_once_kafka::{Answer, Connection, Group, Moved, Polled, Start, Topics, Transactor, Unanswered};
+use exactly_once_kafka::{Answer, Connection, Group, Moved, Oldest, Polled, Start, Topics, Transactor, Unanswered};
 use exactly_once_protocol::{
     BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode, sink_id,
 };
@@ -131,6 +131,8 @@ pub enum Inbox {
         /// The schema, or why there is none.
         schema: Result<Arc<registry_cache::Schema>, String>,
     },
+    /// Where partitions begin, after one of them was found to lack an offset.
+    Oldest(Oldest),
     /// A source's topic was deleted and made again.
     TopicReplaced(u16),
     /// Newer shapes, newer rules, or both.
@@ -380,7 +382,10 @@ impl LaneLoop {
                     }
                     break;
                 }
-                Polled::OffsetGone(reason) => self.offset_gone(group, &reason),
+                Polled::OffsetGone => {
+                    let fetched = self.fetched();
+                    self.ask_for_oldest(group, fetched);
+                }
                 Polled::Trouble(error) => tracing::debug!(%error, "kafka"),
             }
         }
@@ -470,6 +475,7 @@ impl LaneLoop {
                     documents,
                 } => self.pinned(partition, ticket, documents),
                 Inbox::Schema { id, schema } => self.schema_arrived(group, id, schema)?,
+                Inbox::Oldest(oldest) => self.offsets_gone(group, oldest),
                 Inbox::Model(model, revision) => self.next_model = Some((model, revision)),
                 Inbox::Drain => self.events.push_back(Event::Drain),
             }
@@ -507,11 +513,27 @@ impl LaneLoop {
         Ok(())
     }
 
-    fn offset_gone(&mut self, group: &Group, reason: &str) {
-        // librdkafka's error names the partition only in words; every partition whose next offset is gone is stopped.
-        for partition in self.gone(group, reason) {
-            self.events
-                .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+    /// librdkafka does not say of which partition an offset is gone, and says it once: Kafka is asked until it has answered for
+    /// each that is read.
+    fn ask_for_oldest(&self, group: &Group, partitions: Vec<Partition>) {
+        if partitions.is_empty() {
+            return;
         }
+        let (ask, sender) = (group.oldest(partitions), self.sender.clone());
+        self.shared.runtime.spawn_blocking(move || {
+            act::tell(&sender, Inbox::Oldest(ask()));
+        });
+    }
+
+    fn offsets_gone(&mut self, group: &Group, oldest: Oldest) {
+        for (partition, low) in oldest.offsets {
+            if self.flows.get(&partition).is_some_and(|flow| flow.next < low) {
+                self.events
+                    .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+            }
+        }
+        let mut still = oldest.unanswered;
+        still.retain(|partition| self.flows.contains_key(partition));
+        self.ask_for_oldest(group, still);
     }
 }
