@@ -1,5 +1,7 @@
 //! What an answer to an insert means. The only place where exception codes are judged.
 
+use std::time::Duration;
+
 use crate::client::Answer;
 use crate::insert::{DEADLINE_PASSED, Inserted};
 
@@ -95,6 +97,9 @@ const OVERLOADED: [i32; 9] = [
     745, // SERVER_OVERLOADED
 ];
 
+/// Whoever refuses at once was asked too late; whoever takes so long to refuse has let the insert wait.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// See [`Inserted::is_overload`].
 pub(crate) fn is_overload(code: i32) -> bool {
     OVERLOADED.contains(&code)
@@ -103,10 +108,10 @@ pub(crate) fn is_overload(code: i32) -> bool {
 impl Inserted {
     /// Whether it looks like a server that is away or does not keep up: it did not answer, or not in time, or said that it is
     /// asked for too much. Any other answer shows one that keeps up, and so
-    /// does one that the insert came too late: why it did is known to whoever sent it.
-    pub fn is_overload(&self) -> bool {
+    /// does one that the insert came too late, unless it took long to say so: then it was sent in time.
+    pub fn is_overload(&self, took: Duration) -> bool {
         match self {
-            Inserted::Refused(reason) => reason != DEADLINE_PASSED,
+            Inserted::Refused(reason) => reason != DEADLINE_PASSED || took >= SLOW,
             Inserted::Doubt { code: None, .. } => true,
             Inserted::Doubt { code: Some(code), .. } => is_overload(*code),
             Inserted::Clean | Inserted::Rejected { .. } => false,
@@ -162,6 +167,8 @@ fn of_exception(code: i32, text: String) -> Inserted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SOON: Duration = Duration::from_millis(1);
 
     fn answer(status: u16, code: Option<i32>, body: &str) -> Answer {
         Answer {
@@ -256,21 +263,22 @@ mod tests {
                 &answer(500, Some(code), &format!("Code: {code}. DB::Exception: x")),
                 "q",
             )
-            .is_overload()
+            .is_overload(SOON)
         };
         for code in OVERLOADED {
             assert!(overload(code), "{code}");
         }
-        assert!(verdict(&answer(502, None, "Bad Gateway"), "q").is_overload());
+        assert!(verdict(&answer(502, None, "Bad Gateway"), "q").is_overload(SOON));
         let late = answer(
             500,
             Some(395),
             &format!("Code: 395. DB::Exception: {DEADLINE_PASSED}: while"),
         );
-        assert_eq!((kind(&late), verdict(&late, "q").is_overload()), ("refused", false));
+        let late = verdict(&late, "q");
+        assert!(!late.is_overload(SOON) && late.is_overload(SLOW));
         // A view that fails, a table that is not there: the server keeps up.
         assert!(!overload(395) && !overload(60));
-        assert!(!verdict(&answer(200, None, ""), "q").is_overload());
+        assert!(!verdict(&answer(200, None, ""), "q").is_overload(SOON));
     }
 
     #[test]

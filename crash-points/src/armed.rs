@@ -1,11 +1,15 @@
 //! What the points do in the program that is made to crash.
 
+use std::fmt::Display;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::str::FromStr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
+
+use strum::VariantArray;
 
 use crate::{Mutation, Point};
 
@@ -13,8 +17,10 @@ const VARIABLE: &str = "SLUICE_CRASH";
 const MUTATION: &str = "SLUICE_MUTATION";
 const CLOCK: &str = "SLUICE_CLOCK";
 const GIVE_UP: &str = "SLUICE_GIVE_UP";
-/// Deliveries are given up at so many different awaits, from the first on.
+/// Deliveries are given up at so many different polls, from the first on: each that is not the last stands for an await.
 const AWAITS: u64 = 40;
+/// Has no divisor in common with it, so that all come up, early ones and late ones by turns.
+const STRIDE: u64 = 17;
 
 /// Where, at which passage of it, and what then.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +41,7 @@ enum End {
 impl Order {
     fn read(text: &str) -> Result<Order, String> {
         let mut words = text.split(':');
-        let point = words.next().unwrap_or_default().parse()?;
+        let point = named(words.next().unwrap_or_default())?;
         let number = |word: &str| {
             word.parse()
                 .map_err(|_| format!("'{word}' of '{text}' is no number: POINT:NTH:MICROSECONDS or POINT:NTH:stop"))
@@ -75,7 +81,7 @@ pub(crate) fn pass(point: Point) {
 
 pub(crate) fn mutation() -> Option<Mutation> {
     static TOLD: OnceLock<Option<Mutation>> = OnceLock::new();
-    *TOLD.get_or_init(|| told(MUTATION, str::parse))
+    *TOLD.get_or_init(|| told(MUTATION, named))
 }
 
 /// See [`crate::clock_ahead_ms`].
@@ -106,10 +112,15 @@ pub(crate) async fn unless_given_up<T>(work: impl Future<Output = T>) -> Option<
     if !every.as_ref().is_some_and(turn) {
         return Some(work.await);
     }
-    given_up_at(GIVEN_UP.fetch_add(1, Ordering::Relaxed) % AWAITS + 1, work).await
+    let nth = GIVEN_UP.fetch_add(1, Ordering::Relaxed) * STRIDE % AWAITS + 1;
+    let outcome = given_up_at(nth, work).await;
+    if outcome.is_none() {
+        eprintln!("{GIVE_UP}: given up at poll {nth}");
+    }
+    outcome
 }
 
-/// Drops the work at its `nth` await, from 1 on.
+/// Drops the work at its `nth` poll, from 1 on, unless it has ended with it.
 async fn given_up_at<T>(nth: u64, work: impl Future<Output = T>) -> Option<T> {
     let (mut work, mut passed) = (pin!(work), 0);
     poll_fn(|context| {
@@ -121,6 +132,14 @@ async fn given_up_at<T>(nth: u64, work: impl Future<Output = T>) -> Option<T> {
         }
     })
     .await
+}
+
+/// What has this name.
+fn named<T: FromStr + VariantArray + Display>(name: &str) -> Result<T, String> {
+    name.parse().map_err(|_| {
+        let names: Vec<String> = T::VARIANTS.iter().map(ToString::to_string).collect();
+        format!("'{name}' is unknown; there are: {}", names.join(", "))
+    })
 }
 
 /// What a variable says, where it is there. A process that cannot follow an order is of no use.

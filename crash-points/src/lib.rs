@@ -16,11 +16,11 @@ mod mutations;
 
 pub use mutations::{Mutation, mutated};
 
-use std::fmt;
-use std::str::FromStr;
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-/// A place at which a process can die.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// A place at which a process can die, in the order in which a batch passes them; written as in `SLUICE_CRASH`, `insert-sent`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Display, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Point {
     /// A record was taken from Kafka.
     AfterPoll,
@@ -60,72 +60,6 @@ pub enum Point {
     CommitAnswered,
 }
 
-impl Point {
-    /// All of them, in the order in which a batch passes them.
-    pub const ALL: [Point; 18] = [
-        Point::AfterPoll,
-        Point::AfterTransform,
-        Point::AfterBegin,
-        Point::AlertsProduced,
-        Point::OffsetsSent,
-        Point::PromiseUnsent,
-        Point::PromiseSent,
-        Point::PromiseAnswered,
-        Point::InsertUnsent,
-        Point::InsertSent,
-        Point::BetweenTables,
-        Point::InsertsAnswered,
-        Point::CallUnsent,
-        Point::CallSent,
-        Point::CallAnswered,
-        Point::CommitUnsent,
-        Point::CommitSent,
-        Point::CommitAnswered,
-    ];
-
-    /// As it is written in `SLUICE_CRASH`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Point::AfterPoll => "after-poll",
-            Point::AfterTransform => "after-transform",
-            Point::AfterBegin => "after-begin",
-            Point::AlertsProduced => "alerts-produced",
-            Point::OffsetsSent => "offsets-sent",
-            Point::PromiseUnsent => "promise-unsent",
-            Point::PromiseSent => "promise-sent",
-            Point::PromiseAnswered => "promise-answered",
-            Point::InsertUnsent => "insert-unsent",
-            Point::InsertSent => "insert-sent",
-            Point::BetweenTables => "between-tables",
-            Point::InsertsAnswered => "inserts-answered",
-            Point::CallUnsent => "call-unsent",
-            Point::CallSent => "call-sent",
-            Point::CallAnswered => "call-answered",
-            Point::CommitUnsent => "commit-unsent",
-            Point::CommitSent => "commit-sent",
-            Point::CommitAnswered => "commit-answered",
-        }
-    }
-}
-
-impl fmt::Display for Point {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Point {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Point, String> {
-        let found = Point::ALL.into_iter().find(|point| point.name() == text);
-        found.ok_or_else(|| {
-            let names = Point::ALL.map(Point::name).join(", ");
-            format!("'{text}' is no crash point; there are: {names}")
-        })
-    }
-}
-
 /// Dies here, when it is this point's turn. A point that is followed by the call it is about ([`Point::InsertSent`]) dies a
 /// given time later, while the call runs.
 #[cfg(feature = "armed")]
@@ -149,7 +83,7 @@ pub fn clock_ahead_ms() -> i64 {
 }
 
 /// What comes of this work; `None` when it was given up on its way, as a future that is dropped at one of its awaits. With
-/// `SLUICE_GIVE_UP=3` every third is, each one await later than the last, until one has fewer awaits than that.
+/// `SLUICE_GIVE_UP=3` every third is, each at another await; a line on the standard error tells of each that had as many.
 #[cfg(feature = "armed")]
 pub async fn unless_given_up<T>(work: impl Future<Output = T>) -> Option<T> {
     armed::unless_given_up(work).await

@@ -1,11 +1,11 @@
 //! What a test may take away from the protocol on the real parts, to see that somebody notices: a harness that cannot go red
 //! proves nothing. Without the feature `armed` nothing is ever taken away.
 
-use std::fmt;
-use std::str::FromStr;
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-/// What is taken away, by the variable `SLUICE_MUTATION` of the program that is made to crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is taken away, by the variable `SLUICE_MUTATION` of the program that is made to crash: `no-fence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Mutation {
     /// Offsets are committed as if by somebody outside of the group, so that a member of an older generation is not refused; and each
     /// producer has a transactional id of its own, so that none is fenced by its successor.
@@ -14,38 +14,8 @@ pub enum Mutation {
     TokenWithoutEnd,
     /// The audit's record is written beside the transaction, not in it.
     AuditOutside,
-}
-
-impl Mutation {
-    /// All of them.
-    pub const ALL: [Mutation; 3] = [Mutation::NoFence, Mutation::TokenWithoutEnd, Mutation::AuditOutside];
-
-    /// As it is written in `SLUICE_MUTATION`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Mutation::NoFence => "no-fence",
-            Mutation::TokenWithoutEnd => "token-without-end",
-            Mutation::AuditOutside => "audit-outside",
-        }
-    }
-}
-
-impl fmt::Display for Mutation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl FromStr for Mutation {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Mutation, String> {
-        let found = Mutation::ALL.into_iter().find(|mutation| mutation.name() == text);
-        found.ok_or_else(|| {
-            let names = Mutation::ALL.map(Mutation::name).join(", ");
-            format!("'{text}' is no mutation; there are: {names}")
-        })
-    }
+    /// What is made of a range has another digest in each process, as of rules that are not pure.
+    ImpureRules,
 }
 
 /// Whether this process was told to do without it.

@@ -17,6 +17,8 @@ const FAILURES_MAX: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// No longer than this, and the time that a probe takes: so soon a server that is back is noticed.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Who waits asks when the pause is over: an open one that nobody asks for so long after that has nobody who waits.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Whoever waits for another one's probe looks again after this.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -46,6 +48,14 @@ pub enum Pass {
 pub struct Permit {
     /// The breaker's when it was given: what was sent before the last change says nothing about what is now.
     turn: u64,
+    probe: bool,
+}
+
+impl Permit {
+    /// Everybody else waits for this one.
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,6 +85,7 @@ impl Default for Breaker {
 impl Breaker {
     /// May something be sent now?
     pub fn ask(&mut self, now: Instant) -> Pass {
+        let mut probe = false;
         match self.inner {
             Inner::Closed { .. } => {}
             Inner::Open { until, .. } if now < until => return Pass::Wait(until - now),
@@ -82,9 +93,11 @@ impl Breaker {
             Inner::Open { pause, .. } => {
                 self.inner = Inner::HalfOpen { pause };
                 self.turn += 1;
+                probe = true;
             }
         }
-        Pass::Go(Permit { turn: self.turn })
+        let turn = self.turn;
+        Pass::Go(Permit { turn, probe })
     }
 
     /// It was answered as it should be. True when this has closed it.
@@ -125,6 +138,16 @@ impl Breaker {
         if let (Inner::HalfOpen { pause }, true) = (self.inner, permit.turn == self.turn) {
             self.inner = Inner::Open { until: now, pause };
         }
+    }
+
+    /// Closes it if it is open and nobody has wanted to send anything for long; the next failure opens it again. True when it has.
+    pub fn forget(&mut self, now: Instant) -> bool {
+        let forgotten = matches!(self.inner, Inner::Open { until, .. } if now >= until + FORGOTTEN_AFTER);
+        if forgotten {
+            let failures = FAILURES_MAX - 1;
+            self.inner = Inner::Closed { failures };
+        }
+        forgotten
     }
 
     /// Where it stands.
@@ -228,6 +251,23 @@ mod tests {
         assert_eq!(
             (breaker.state(), breaker.ask(later)),
             (State::HalfOpen, Pass::Wait(LOOK_AGAIN))
+        );
+        assert!(breaker.succeeded(probe));
+    }
+
+    #[test]
+    fn an_open_one_that_nobody_asks_is_forgotten_and_one_failure_opens_it_again() {
+        let now = Instant::now();
+        let mut breaker = open(now);
+        let later = now + PAUSE_FIRST + FORGOTTEN_AFTER;
+        assert!(!breaker.forget(later - PAUSE_FIRST) && breaker.forget(later));
+        assert_eq!(breaker.state(), State::Closed);
+        assert!(!permit(&mut breaker, later).is_probe());
+        assert!(fails(&mut breaker, later), "opened");
+        let probe = permit(&mut breaker, later + PAUSE_FIRST);
+        assert!(
+            probe.is_probe() && !breaker.forget(later + FORGOTTEN_AFTER + FORGOTTEN_AFTER),
+            "half-open"
         );
         assert!(breaker.succeeded(probe));
     }

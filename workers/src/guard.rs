@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 pub enum Requests {
     /// Inserts and feedings.
     Writes,
-    /// Read-backs, and the server's clock.
+    /// Read-backs.
     Reads,
 }
 
@@ -73,6 +73,19 @@ impl Guard {
         }
     }
 
+    /// Called now and then: a breaker that is open and that nobody waits for any more is closed, and is no reason not to be ready. The
+    /// partitions whose requests have opened it are another worker's.
+    pub fn look(&self) {
+        for requests in [Requests::Writes, Requests::Reads] {
+            self.with(requests, |breaker| {
+                if breaker.forget(Instant::now()) {
+                    self.tell_health(requests, "");
+                }
+            });
+        }
+    }
+
+    /// Under the lock, so that metric and health show the last change last.
     fn with<T>(&self, requests: Requests, act: impl FnOnce(&mut Breaker) -> T) -> T {
         let breaker = match requests {
             Requests::Writes => &self.writes,
@@ -80,39 +93,48 @@ impl Guard {
         };
         let mut breaker = breaker.lock().unwrap_or_else(PoisonError::into_inner);
         let done = act(&mut breaker);
-        // Under the lock, so that the metric shows the last change last.
         self.metrics.breaker(requests.name(), breaker.state());
         done
     }
 
-    /// Of reads alone: they are asked for by the clock at least, so that a worker without any work learns that they go again. A
-    /// write that fails says so in `/readyz` by itself.
     fn tell_health(&self, requests: Requests, reason: &str) {
-        if requests == Requests::Reads {
-            self.health
-                .part("clickhouse's circuit breaker")
-                .ready(reason.is_empty(), reason);
-        }
+        let part = self.health.part(&format!("clickhouse {}", requests.name()));
+        part.ready(reason.is_empty(), reason);
     }
 }
 
 impl Turn<'_> {
+    /// Everybody else waits for this one: it had better not take long.
+    pub fn is_probe(&self) -> bool {
+        self.permit.as_ref().is_some_and(Permit::is_probe)
+    }
+
     /// Tells what came of it: `overload` if it looks like a server that is away or does not keep up.
     pub fn tell(mut self, overload: bool) {
         let Some(permit) = self.permit.take() else { return };
         let (guard, requests) = (self.guard, self.requests);
-        if overload {
-            if guard.with(requests, |breaker| breaker.failed(permit, Instant::now())) {
+        let changed = guard.with(requests, |breaker| {
+            let (changed, reason) = if overload {
+                let opened = breaker.failed(permit, Instant::now());
+                (opened, "the circuit breaker is open: away, or does not keep up")
+            } else {
+                (breaker.succeeded(permit), "")
+            };
+            if changed {
+                guard.tell_health(requests, reason);
+            }
+            changed
+        });
+        match (changed, overload) {
+            (true, true) => {
                 guard.metrics.breaker_opened(requests.name());
                 tracing::warn!(
                     requests = requests.name(),
                     "ClickHouse does not keep up: it is asked for nothing for a while, then for one thing"
                 );
-                guard.tell_health(requests, "open: ClickHouse is away, or does not keep up");
             }
-        } else if guard.with(requests, |breaker| breaker.succeeded(permit)) {
-            tracing::info!(requests = requests.name(), "ClickHouse keeps up again");
-            guard.tell_health(requests, "");
+            (true, false) => tracing::info!(requests = requests.name(), "ClickHouse keeps up again"),
+            (false, _) => {}
         }
     }
 }

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
@@ -35,6 +35,11 @@ const INSERTS_AT_ONCE: usize = 2;
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// For the server to say what time it is.
+const CLOCK_WITHIN: Duration = Duration::from_secs(5);
+/// What the server says of the time is as old as its answer took, at most.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// The sink's clock, estimated: what ClickHouse told last, and how much time has passed since. This machine's wall clock says
 /// only where it begins: one that jumps an hour would put deadlines an hour away, and whoever settles them would wait for it.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ pub struct SinkClock {
     began: Instant,
     /// What has to be added to the milliseconds since then.
     ahead_ms: AtomicI64,
+    known: AtomicBool,
 }
 
 impl Default for SinkClock {
@@ -49,15 +55,26 @@ impl Default for SinkClock {
         SinkClock {
             began: Instant::now(),
             ahead_ms: AtomicI64::new(unix_ms()),
+            known: AtomicBool::new(false),
         }
     }
 }
 
 impl SinkClock {
-    /// Takes what the server said when it was asked at this moment.
-    pub fn learn(&self, server_ms: i64, asked: Instant) {
-        self.ahead_ms
-            .store(server_ms - self.passed_ms(asked), Ordering::Relaxed);
+    /// Takes what the server said when it was asked at this moment, and answered so much later; an answer that took long only
+    /// while nothing better is known. True once anything was taken.
+    pub fn learn(&self, server_ms: i64, asked: Instant, took: Duration) -> bool {
+        if took <= PROMPT || !self.is_known() {
+            let ahead_ms = server_ms - self.passed_ms(asked);
+            self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+            self.known.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+
+    /// Whether the server has ever told.
+    pub fn is_known(&self) -> bool {
+        self.known.load(Ordering::Relaxed)
     }
 
     /// Unix milliseconds on the sink's clock.
@@ -108,7 +125,7 @@ pub struct Unfed {
     pub feeds: Vec<Feed>,
     /// Of which rows.
     pub ranges: Vec<Range>,
-    /// How often the server has said that such a feeding failed; an attempt that it did not answer says nothing.
+    /// How many deliveries in a row the server has said that such a feeding failed in; one that it did not answer says nothing.
     pub refused: Arc<AtomicU16>,
 }
 
@@ -117,7 +134,39 @@ struct Together<'a> {
     feed: &'a Feed,
     lack: Lack,
     ranges: Vec<Range>,
-    refused: Vec<&'a AtomicU16>,
+    of: Vec<&'a Unfed>,
+}
+
+/// What came of one feeding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fed {
+    Clean,
+    /// The server has said that it failed.
+    Refused,
+    /// Nothing was heard of it, or it was not sent.
+    Unknown,
+}
+
+/// Counts, once for each delivery, what the server has refused. A refusal of several together says of none that it was the
+/// reason: they go alone from then on.
+fn note_refusals<'a>(lacking: &[(&Unfed, Lack)], fed: impl Iterator<Item = (&'a Together<'a>, &'a Fed)> + Clone) {
+    for (unfed, _) in lacking {
+        let own = fed
+            .clone()
+            .filter(|(together, _)| together.of.iter().any(|one| std::ptr::eq(*one, *unfed)));
+        let refusals: Vec<bool> = own
+            .clone()
+            .filter(|(_, fed)| **fed == Fed::Refused)
+            .map(|(together, _)| together.of.len() == 1)
+            .collect();
+        if refusals.contains(&true) {
+            unfed.refused.fetch_add(1, Ordering::Relaxed);
+        } else if !refusals.is_empty() {
+            unfed.refused.fetch_max(1, Ordering::Relaxed);
+        } else if own.into_iter().all(|(_, fed)| *fed == Fed::Clean) {
+            unfed.refused.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Partitions that lack the same are fed by one statement: the server looks once at what the rollup has. One whose feeding was
@@ -134,7 +183,7 @@ fn together<'a>(lacking: &[(&'a Unfed, Lack)]) -> Vec<Together<'a>> {
                     feed,
                     lack: *lack,
                     ranges: Vec::new(),
-                    refused: Vec::new(),
+                    of: Vec::new(),
                 });
                 all.len() - 1
             });
@@ -142,7 +191,7 @@ fn together<'a>(lacking: &[(&'a Unfed, Lack)]) -> Vec<Together<'a>> {
                 joined.insert((&feed.rollup, *lack == Lack::All), at);
             }
             all[at].ranges.extend(unfed.ranges.iter().cloned());
-            all[at].refused.push(&unfed.refused);
+            all[at].of.push(unfed);
         }
     }
     all
@@ -168,18 +217,16 @@ pub fn query_prefix(pipeline: &str, token: u64) -> String {
 }
 
 impl Sinks {
-    /// Asks ClickHouse what time it is.
-    pub async fn learn_clock(&self) {
-        let Some(turn) = self.guard.turn(Requests::Reads, || Duration::MAX).await else {
-            return;
-        };
+    /// Asks ClickHouse what time it is, and takes what it says unless the answer came late: nobody knows when in between it
+    /// was right. True once anything was taken.
+    pub async fn learn_clock(&self) -> bool {
         let asked = Instant::now();
-        let told = self.clickhouse.now_ms().await;
-        turn.tell(told.as_ref().is_err_and(clickhouse_sink::Error::is_overload));
-        match told {
-            Ok(server) => self.clock.learn(server, asked),
-            Err(error) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
+        match tokio::time::timeout(CLOCK_WITHIN, self.clickhouse.now_ms()).await {
+            Ok(Ok(server)) => return self.clock.learn(server, asked, asked.elapsed()),
+            Ok(Err(error)) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
+            Err(_) => tracing::debug!("ClickHouse does not tell what time it is"),
         }
+        self.clock.is_known()
     }
 
     /// Connects lazily: a sink that is away when the worker starts is waited for like one that goes away later.
@@ -282,48 +329,47 @@ impl Sinks {
         let Some(deadline_ms) = delivery.deadline_ms else {
             return lacking.is_empty();
         };
-        let in_turn = together(&lacking)
-            .into_iter()
-            .enumerate()
-            .map(|(nth, together)| async move {
-                let _turn = turns.acquire().await;
-                // One token for each: a second feeding under the same one would be taken for a repetition.
-                let kind = match together.lack {
-                    Lack::All => "all",
-                    Lack::Some => "some",
-                };
-                let prefix = query_prefix(&self.pipeline.name, delivery.token);
-                let name = format!("{prefix}-feed-{kind}-{nth}");
-                let feeding = Feeding {
-                    ranges: &together.ranges,
-                    lack: together.lack,
-                    token: &name,
-                    query_id: &name,
-                    deadline_unix_s: deadline_ms.div_euclid(1000),
-                    running_max: INSERT_RUNNING_MAX,
-                };
-                self.feed(together.feed, feeding, (deadline_ms, &together.refused))
-                    .await
-            });
-        futures::future::join_all(in_turn).await.into_iter().all(|clean| clean)
+        let feedings = together(&lacking);
+        let in_turn = feedings.iter().enumerate().map(|(nth, together)| async move {
+            let _turn = turns.acquire().await;
+            // One token for each: a second feeding under the same one would be taken for a repetition.
+            let kind = match together.lack {
+                Lack::All => "all",
+                Lack::Some => "some",
+            };
+            let prefix = query_prefix(&self.pipeline.name, delivery.token);
+            let name = format!("{prefix}-feed-{kind}-{nth}");
+            let feeding = Feeding {
+                ranges: &together.ranges,
+                lack: together.lack,
+                token: &name,
+                query_id: &name,
+                deadline_unix_s: deadline_ms.div_euclid(1000),
+                running_max: INSERT_RUNNING_MAX,
+            };
+            self.feed(together.feed, feeding, deadline_ms).await
+        });
+        let fed = futures::future::join_all(in_turn).await;
+        note_refusals(&lacking, feedings.iter().zip(&fed));
+        fed.into_iter().all(|fed| fed == Fed::Clean)
     }
 
-    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, (deadline_ms, refused): (i64, &[&AtomicU16])) -> bool {
+    async fn feed(&self, feed: &Feed, feeding: Feeding<'_>, deadline_ms: i64) -> Fed {
         let mut pause = RETRY_FIRST;
         loop {
             let Some(turn) = self.guard.turn(Requests::Writes, || self.left(deadline_ms)).await else {
-                return false;
+                return Fed::Unknown;
             };
             let began = Instant::now();
             let outcome = self.clickhouse.feed(feed, feeding).await;
-            turn.tell(outcome.is_overload());
+            turn.tell(outcome.is_overload(began.elapsed()));
             match &outcome {
                 Inserted::Clean => {
                     self.metrics.fed(&feed.rollup, began.elapsed());
                     if feeding.lack == Lack::Some {
                         tracing::info!(rollup = feed.rollup, "a rollup lacked rows of its table and was fed");
                     }
-                    return true;
+                    return Fed::Clean;
                 }
                 Inserted::Refused(reason) => {
                     tracing::debug!(rollup = feed.rollup, %reason, "feeding refused before it began");
@@ -331,27 +377,22 @@ impl Sinks {
                 Inserted::Rejected { code, reason } if NO_SUCH_ROLLUP.contains(code) => {
                     // It must not hold up its table.
                     tracing::error!(rollup = feed.rollup, code, %reason, "the rollup cannot be fed: run `sluice schema plan`");
-                    return true;
+                    return Fed::Clean;
                 }
                 Inserted::Rejected { .. } | Inserted::Doubt { .. } => {
-                    if matches!(
-                        outcome,
-                        Inserted::Rejected { .. } | Inserted::Doubt { code: Some(_), .. }
-                    ) {
-                        for refused in refused {
-                            refused.fetch_add(1, Ordering::Relaxed);
-                        }
-                    }
                     tracing::warn!(
                         rollup = feed.rollup,
                         ?outcome,
                         "a rollup could not be fed; it is looked at again"
                     );
-                    return false;
+                    return match outcome {
+                        Inserted::Doubt { code: None, .. } => Fed::Unknown,
+                        _ => Fed::Refused,
+                    };
                 }
             }
             if self.clock.now_ms() + pause.as_millis() as i64 >= deadline_ms {
-                return false;
+                return Fed::Unknown;
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
@@ -397,7 +438,7 @@ impl Sinks {
             here(Point::InsertUnsent);
             here(Point::InsertSent);
             let outcome = self.clickhouse.insert(insert).await;
-            turn.tell(outcome.is_overload());
+            turn.tell(outcome.is_overload(began.elapsed()));
             match outcome {
                 Inserted::Clean => {
                     self.metrics
@@ -467,7 +508,9 @@ mod tests {
         );
         let an_hour_ahead = unix_ms() + 3_600_000;
         let asked = clock.began + Duration::from_secs(20);
-        clock.learn(an_hour_ahead, asked);
+        assert!(!clock.is_known());
+        assert!(clock.learn(an_hour_ahead, asked, 3 * PROMPT), "better than nothing");
+        assert!(clock.learn(0, asked, 2 * PROMPT), "not better than what is known");
         assert_eq!(
             clock.now_ms() - clock.passed_ms(Instant::now()),
             an_hour_ahead - 20_000,

@@ -157,13 +157,30 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         health.clone(),
         Arc::clone(&metrics),
     )?);
-    sinks.learn_clock().await;
+    // Deadlines are the server's: with the clock of this machine they might be hours away.
+    let learned = async {
+        while !sinks.learn_clock().await {
+            health
+                .part("clickhouse")
+                .ready(false, "does not say what time it is, and deadlines are by its clock");
+            tokio::time::sleep(TRY_EVERY).await;
+        }
+        health.part("clickhouse").ready(true, "");
+    };
+    tokio::select! {
+        () = learned => {}
+        () = stop.requested() => {
+            http.stop().await;
+            return Ok(());
+        }
+    }
     let clock = tokio::spawn({
         let sinks = Arc::clone(&sinks);
         async move {
             loop {
                 tokio::time::sleep(CLOCK_EVERY).await;
                 sinks.learn_clock().await;
+                sinks.guard.look();
             }
         }
     });

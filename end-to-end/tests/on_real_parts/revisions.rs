@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use end_to_end::shop::Rules;
-use end_to_end::{Scenario, run, until};
+use end_to_end::{Committed, Scenario, run, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TABLES: [(&str, &str); 5] = [
@@ -85,5 +85,43 @@ fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
             verified.contains("gap = overlap = 0"),
             "each range with its own rules: {verified}"
         );
+    });
+}
+
+/// Scenario: a worker whose rules give something else in each process dies with promises pending; then one starts whose rules
+/// are pure.
+/// Guarantees: partitions whose promise was made of the impure rules stop (SLU-102) with the promise as it was, and nothing is
+/// delivered of what was rebuilt; the others go on.
+#[test]
+fn a_range_that_is_rebuilt_differently_stops_its_partition() {
+    run("impure", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.mutation = Some("impure-rules");
+        scenario.start_worker("worker-a").await;
+        scenario.mutation = None;
+        let load = scenario.drive(scenario.load_of(500.0, 6 * SECOND, 1));
+        load.has_run_for(3 * SECOND).await;
+        scenario.kill("worker-a").await;
+        load.finished().await;
+        scenario.group_is_empty().await;
+        let promised = scenario.promised();
+        let said = scenario.start_waiting_worker("worker-a", "SLU-102").await;
+        let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));
+        let stopped: Vec<&Committed> = promised.iter().filter(named).collect();
+        assert!(!stopped.is_empty(), "{said}");
+        let mut ends = scenario.ends().unwrap();
+        ends.retain(|(topic, partition, _)| {
+            let mut without = promised.iter();
+            without.all(|one| (&one.topic, one.partition) != (topic, *partition))
+        });
+        until("the others to be committed", 60 * SECOND, async || {
+            (scenario.behind(&ends).ok()? == 0).then_some(())
+        })
+        .await;
+        let committed = scenario.committed();
+        for one in stopped {
+            assert!(committed.contains(one), "its promise is pending still: {one:?}");
+        }
     });
 }

@@ -210,6 +210,15 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
         Err(error) => {
             let judged = verdict(&error);
             tracing::warn!(id = recipe.transactional_id, %error, ?judged, "a transaction did not commit");
+            if matches!(error, KafkaError::Flush(_)) {
+                let timeout = recipe.connection.transaction_timeout;
+                tracing::warn!(
+                    id = recipe.transactional_id,
+                    ?timeout,
+                    "Kafka did not take the batch's alerts and dead letters in time; if it goes on, lower `batch.bytes_max` or raise \
+                     `limits.transaction_timeout`"
+                );
+            }
             if judged == Verdict::Discard {
                 return TxnEnd::Doubt;
             }
