@@ -124,7 +124,7 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 16,
         name: "given_up",
-        what: "every third delivery of each worker is dropped at an await: the first at its first, the next at its second, and so on",
+        what: "every third delivery of each worker is dropped, each at another of its awaits",
         how: "a test build",
     },
     Family {

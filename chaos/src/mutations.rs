@@ -73,7 +73,7 @@ impl Missing {
     /// # Panics
     /// When it counts none.
     pub fn run_red(&self, rig: &Rig, settings: &Settings) -> f64 {
-        let mutation = self.mutation.map(Mutation::name);
+        let mutation = self.mutation.map(<&'static str>::from);
         trial::run_red(rig, &self.setup(), settings, (mutation, self.kind), async |trial| {
             self.strike(trial, true).await;
         })
@@ -117,14 +117,18 @@ async fn doubled(trial: &mut Trial<'_, '_>, forgetful: bool) {
         at_most: Some(10),
     };
     trial.fronts.clickhouse.inject(Some(strike)).unwrap();
-    trial::struck(10, || trial.fronts.clickhouse.struck()).await;
+    trial.struck(10, |trial| trial.fronts.clickhouse.struck()).await;
     trial.recovered().await;
     trial.fronts.heal();
 }
 
 /// Kills a worker that may have ended already.
 async fn gone(trial: &mut Trial<'_, '_>, worker: &str) {
-    if trial.scenario.running().iter().any(|role| role == worker) {
+    let runs = |trial: &Trial<'_, '_>| trial.scenario.running().iter().any(|role| role == worker);
+    if runs(trial) {
+        trial.scenario.killed_itself(worker, Duration::ZERO).await;
+    }
+    if runs(trial) {
         trial.scenario.kill(worker).await;
     }
 }

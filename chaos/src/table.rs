@@ -7,6 +7,26 @@ use crate::failures::Failure;
 use crate::families::Family;
 use crate::trial::Outcome;
 
+/// Seeds that went wrong, and what was said.
+#[derive(Debug, Default, serde::Serialize)]
+struct Red(BTreeMap<u64, String>);
+
+impl Red {
+    /// Keeps what was said of a trial that went wrong, and hands on what came of one that did not.
+    fn unless_good(&mut self, seed: u64, outcome: Result<Outcome, String>) -> Option<Outcome> {
+        outcome.map_err(|said| self.0.insert(seed, said)).ok()
+    }
+}
+
+impl fmt::Display for Red {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.keys().map(u64::to_string).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => f.write_str("exactly once"),
+            seeds => write!(f, "RED: seed {seeds}"),
+        }
+    }
+}
+
 /// The rows so far.
 #[derive(Debug, Default, serde::Serialize)]
 pub struct Table {
@@ -22,8 +42,7 @@ struct Row {
     events: u64,
     outputs: u64,
     recovered_s_max: f64,
-    /// Seeds that went wrong, and what was said.
-    red: BTreeMap<u64, String>,
+    red: Red,
 }
 
 impl Table {
@@ -32,24 +51,20 @@ impl Table {
         let row = self.rows.entry(family.number).or_default();
         (row.what, row.how) = (family.what, family.how);
         row.runs += 1;
-        match outcome {
-            Ok(outcome) => {
-                row.events += outcome.events;
-                row.outputs += outcome.outputs;
-                row.recovered_s_max = row.recovered_s_max.max(outcome.recovered_s_max);
-                for (kind, count) in outcome.faults {
-                    *row.faults.entry(kind).or_default() += count;
-                }
-            }
-            Err(said) => {
-                row.red.insert(seed, said);
-            }
+        let Some(outcome) = row.red.unless_good(seed, outcome) else {
+            return;
+        };
+        row.events += outcome.events;
+        row.outputs += outcome.outputs;
+        row.recovered_s_max = row.recovered_s_max.max(outcome.recovered_s_max);
+        for (kind, count) in outcome.faults {
+            *row.faults.entry(kind).or_default() += count;
         }
     }
 
     /// Nothing went wrong.
     pub fn green(&self) -> bool {
-        self.rows.values().all(|row| row.red.is_empty())
+        self.rows.values().all(|row| row.red.0.is_empty())
     }
 }
 
@@ -66,8 +81,7 @@ struct Recovery {
     /// Of each run that went well.
     seconds: Vec<f64>,
     events: u64,
-    /// Seeds that went wrong, and what was said.
-    red: BTreeMap<u64, String>,
+    red: Red,
 }
 
 impl Recoveries {
@@ -75,21 +89,17 @@ impl Recoveries {
     pub fn note(&mut self, failure: &Failure, seed: u64, outcome: Result<Outcome, String>) {
         let row = self.rows.entry(failure.name).or_default();
         (row.what, row.flows) = (failure.what, failure.flows);
-        match outcome {
-            Ok(outcome) => {
-                row.events += outcome.events;
-                row.seconds.extend(outcome.flowing_s);
-                row.seconds.sort_by(f64::total_cmp);
-            }
-            Err(said) => {
-                row.red.insert(seed, said);
-            }
-        }
+        let Some(outcome) = row.red.unless_good(seed, outcome) else {
+            return;
+        };
+        row.events += outcome.events;
+        row.seconds.extend(outcome.flowing_s);
+        row.seconds.sort_by(f64::total_cmp);
     }
 
     /// Nothing went wrong.
     pub fn green(&self) -> bool {
-        self.rows.values().all(|row| row.red.is_empty())
+        self.rows.values().all(|row| row.red.0.is_empty())
     }
 }
 
@@ -113,19 +123,12 @@ impl fmt::Display for Recoveries {
                 "| {} | {} | {} | {median} | {longest} | {} | {} |",
                 row.what,
                 row.flows,
-                row.seconds.len() + row.red.len(),
+                row.seconds.len() + row.red.0.len(),
                 row.events,
-                verdict(&row.red)
+                row.red
             )?;
         }
         Ok(())
-    }
-}
-
-fn verdict(red: &BTreeMap<u64, String>) -> String {
-    match red.keys().map(u64::to_string).collect::<Vec<_>>().join(", ") {
-        none if none.is_empty() => "exactly once".to_owned(),
-        seeds => format!("RED: seed {seeds}"),
     }
 }
 
@@ -139,7 +142,7 @@ impl fmt::Display for Table {
         writeln!(f, "|---|---|---|--:|--:|--:|--:|--:|---|")?;
         for (number, row) in &self.rows {
             let faults: u64 = row.faults.values().sum();
-            let result = verdict(&row.red);
+            let result = &row.red;
             writeln!(
                 f,
                 "| {number} | {} | {} | {} | {faults} | {} | {} | {:.1} s | {result} |",

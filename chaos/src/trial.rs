@@ -163,15 +163,6 @@ fn busiest(ends: &[End]) -> String {
     busiest.clone()
 }
 
-/// Waits until a proxy has struck so often.
-///
-/// # Panics
-/// When nothing comes by.
-pub async fn struck(least: u64, count: impl Fn() -> u64) {
-    let what = format!("a proxy to strike {least} times");
-    until(what, STRUCK_WITHIN, async || (count() >= least).then_some(())).await;
-}
-
 /// A database for the trial's ledger: usage is summed over all pipelines of one.
 async fn ledger(postgres: &str, name: &str) -> String {
     let (client, connection) = tokio_postgres::connect(postgres, tokio_postgres::NoTls).await.unwrap();
@@ -214,6 +205,8 @@ impl<'a, 'w> Trial<'a, 'w> {
     /// # Panics
     /// When a role does not start.
     pub async fn start(scenario: &'a mut Scenario<'w>, rig: &'a Rig, settings: &Settings) -> Trial<'a, 'w> {
+        // Whatever a trial that has failed has left.
+        rig.fronts.heal();
         rig.fronts.all().for_each(Proxy::forget_trouble);
         let port = scenario.billing_url().rsplit(':').next().unwrap().parse().unwrap();
         let billing = before(port, Wire::Bytes).await;
@@ -294,6 +287,41 @@ impl<'a, 'w> Trial<'a, 'w> {
         let took = struck.elapsed();
         tracing::info!(seconds = took.as_secs_f64(), "flows");
         self.flowing.get_or_insert(took);
+    }
+
+    /// Waits until a proxy has struck so often.
+    ///
+    /// # Panics
+    /// When nothing comes by, if it has to recover at all.
+    pub async fn struck(&self, least: u64, count: impl Fn(&Trial<'_, '_>) -> u64) {
+        let deadline = Instant::now() + STRUCK_WITHIN;
+        while count(self) < least && (self.has_to_recover || Instant::now() < deadline) {
+            assert!(
+                Instant::now() < deadline,
+                "{STRUCK_WITHIN:?} passed, and a proxy has not struck {least} times"
+            );
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until the workers have counted more of something than before: what was struck was noticed.
+    ///
+    /// # Panics
+    /// When they have not.
+    pub async fn noticed(&self, metric: &str, before: f64) {
+        until(format!("workers to notice, by {metric}"), STRUCK_WITHIN, async || {
+            (self.counted(metric).await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// The sum of a metric of all workers.
+    pub async fn counted(&self, metric: &str) -> f64 {
+        let mut sum = 0.0;
+        for worker in WORKERS {
+            sum += self.scenario.metric(worker, metric, &[]).await;
+        }
+        sum
     }
 
     /// `ALTER TABLE ...` for every table of the pipeline.

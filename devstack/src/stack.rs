@@ -222,11 +222,7 @@ fn tail(log: &Path) -> String {
 impl Stack {
     /// Starts a part that was stopped, killed or not started yet, on its port and its data; returns when it answers.
     pub async fn start(&mut self, part: Part) -> Result<(), Error> {
-        if self
-            .running
-            .get(&part)
-            .is_some_and(|supervised| supervised.running.process.alive())
-        {
+        if self.runs(part) {
             return Err(Error::Running { part });
         }
         fetch::fetch_into(&self.place.cache, &[part]).await?;
@@ -267,8 +263,7 @@ impl Stack {
     /// Whatever was done to these parts: those that were frozen go on, those that have ended are started.
     pub async fn mend(&mut self, parts: &[Part]) -> Result<(), Error> {
         for part in parts {
-            let running = self.running.get(part);
-            if running.is_some_and(|supervised| supervised.running.process.alive()) {
+            if self.runs(*part) {
                 self.resume(*part)?;
             } else {
                 self.start(*part).await?;
@@ -280,6 +275,12 @@ impl Stack {
     /// The part's process id, for tools that trace or inject faults.
     pub fn pid(&self, part: Part) -> Option<u32> {
         self.running.get(&part).map(|supervised| supervised.running.process.pid)
+    }
+
+    /// Whether the part was started and has not ended, by itself either.
+    pub fn runs(&self, part: Part) -> bool {
+        let running = self.running.get(&part);
+        running.is_some_and(|supervised| supervised.running.process.alive())
     }
 
     /// The parts that were started and neither stopped nor killed.

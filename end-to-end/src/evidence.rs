@@ -48,9 +48,11 @@ impl Scenario<'_> {
         }
         let client = self.http.body(&format!("{}/ping", self.stack.clickhouse)).await;
         said.push(format!("ClickHouse answers {client:?} to a ping"));
-        for part in Part::ALL.into_iter().filter(|part| self.stack.parts().contains(part)) {
-            said.push(format!("{part}: process {:?}", self.stack.pid(part)));
-            let log = std::fs::read_to_string(self.stack.log(part)).unwrap_or_default();
+        for part in Part::ALL.into_iter().filter(|part| self.stack.log(*part).exists()) {
+            let runs = if self.stack.runs(part) { "runs" } else { "has ended" };
+            said.push(format!("{part} {runs}"));
+            let log = std::fs::read(self.stack.log(part)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
             let wrong: Vec<&str> = log.lines().filter(|line| wrong(line)).collect();
             let last = &wrong[wrong.len().saturating_sub(PART_LINES)..];
             said.extend(last.iter().map(|line| format!("  {}", cut(line))));

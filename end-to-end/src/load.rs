@@ -39,6 +39,11 @@ impl Load {
         .await;
     }
 
+    /// Whether all was sent.
+    pub fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
     /// What was produced, once everything is acknowledged.
     pub async fn finished(self) -> Report {
         let report = self.task.await.unwrap().unwrap();

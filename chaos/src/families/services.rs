@@ -6,7 +6,7 @@ use devstack::Part;
 use end_to_end::Worker;
 
 use crate::proxy::{Answer, Fault, Strike};
-use crate::trial::{self, Trial};
+use crate::trial::Trial;
 
 /// The service dies, its database dies, and its answers get lost.
 pub async fn billing(trial: &mut Trial<'_, '_>) {
@@ -24,7 +24,7 @@ pub async fn billing(trial: &mut Trial<'_, '_>) {
         trial.recovered().await;
         trial.fault("billing's answers lost, a worker dies");
         trial.billing.inject(Some(Strike::new(Fault::DropAnswer))).unwrap();
-        trial::struck(1, || trial.billing.struck()).await;
+        trial.struck(1, |trial| trial.billing.struck()).await;
         trial.let_pass(500..2_000).await;
         let worker = trial.worker();
         trial.scenario.kill(worker).await;
@@ -73,7 +73,7 @@ pub async fn registry(trial: &mut Trial<'_, '_>) {
             let worker = trial.worker();
             trial.scenario.kill(worker).await;
             trial.scenario.start_worker(worker).await;
-            trial::struck(1, || trial.fronts.registry.struck()).await;
+            trial.struck(1, |trial| trial.fronts.registry.struck()).await;
             trial.let_pass(500..2_000).await;
             trial.fronts.heal();
             trial.recovered().await;

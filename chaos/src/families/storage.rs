@@ -1,5 +1,6 @@
 //! ClickHouse dies, and forgets.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use devstack::Part;
 use tokio::process::Command;
 
 use crate::proxy::{Fault, Only, Strike};
-use crate::trial::{self, Trial};
+use crate::trial::Trial;
 
 /// An insert is one request whose query id says whose it is.
 pub(crate) const AN_INSERT: &str = "query_id=sluice-";
@@ -46,8 +47,11 @@ pub(crate) async fn at_a_rename(trial: &mut Trial<'_, '_>) {
         .spawn()
         .unwrap();
     let ended = tokio::time::timeout(RENAMES_WITHIN, strace.wait()).await;
-    assert!(ended.is_ok(), "ClickHouse has not come to its rename {nth}");
-    trial.scenario.stack.start(Part::ClickHouse).await.unwrap();
+    assert!(
+        ended.is_ok() || !trial.has_to_recover,
+        "ClickHouse has not come to its rename {nth}"
+    );
+    trial.scenario.stack.mend(&[Part::ClickHouse]).await.unwrap();
 }
 
 /// Tables remember two tokens; meanwhile workers die and answers of inserts get lost.
@@ -64,7 +68,7 @@ pub async fn forgets(trial: &mut Trial<'_, '_>) {
             at_most: Some(4),
         };
         trial.fronts.clickhouse.inject(Some(strike)).unwrap();
-        trial::struck(1, || trial.fronts.clickhouse.struck()).await;
+        trial.struck(1, |trial| trial.fronts.clickhouse.struck()).await;
         trial.let_pass(500..2_000).await;
         let worker = trial.worker();
         trial.fault("SIGKILL of a worker");
@@ -105,12 +109,24 @@ pub async fn sets_off(trial: &mut Trial<'_, '_>) {
         // Read when the server starts, on top of its users.xml.
         let profiles = trial.scenario.stack.log(Part::ClickHouse).with_file_name("users.d");
         std::fs::create_dir_all(&profiles).unwrap();
-        std::fs::write(profiles.join("hostile.xml"), HOSTILE).unwrap();
+        let profile = Profile(profiles.join("hostile.xml"));
+        std::fs::write(&profile.0, HOSTILE).unwrap();
         restart_with(trial, true).await;
         trial.let_pass(3_000..6_000).await;
-        std::fs::remove_file(profiles.join("hostile.xml")).unwrap();
+        drop(profile);
         restart_with(trial, false).await;
         trial.recovered().await;
+    }
+}
+
+/// A file of the server's configuration that goes away with this, whatever fails.
+struct Profile(PathBuf);
+
+impl Drop for Profile {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            eprintln!("{}: {error}", self.0.display());
+        }
     }
 }
 
@@ -136,9 +152,14 @@ async fn restart_with(trial: &mut Trial<'_, '_>, hostile: bool) {
 /// Nothing can be written any more: the file system of ClickHouse is full, then that of billing's database.
 pub async fn full(trial: &mut Trial<'_, '_>) {
     for _ in 0..trial.times {
-        for part in [Part::ClickHouse, Part::Postgres] {
+        for (part, failures) in [
+            (Part::ClickHouse, "sluice_inserts_failed_total"),
+            (Part::Postgres, "sluice_deliveries_failed_total"),
+        ] {
             trial.fault(&format!("the disk of {part} is full"));
+            let before = trial.counted(failures).await;
             let disk = trial.disks.fill(part);
+            trial.noticed(failures, before).await;
             trial.let_pass(3_000..8_000).await;
             drop(disk);
             // PostgreSQL ends when it cannot write its log.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::storage::AN_INSERT;
 use crate::proxy::{Answer, Fault, Only, Proxy, Strike};
-use crate::trial::{self, Trial};
+use crate::trial::Trial;
 
 /// Kafka's numbers of requests (https://kafka.apache.org/protocol#protocol_api_keys).
 const PRODUCE: i16 = 0;
@@ -40,7 +40,7 @@ async fn struck(
 ) {
     trial.fault(what);
     inject(trial);
-    trial::struck(1, || count(trial)).await;
+    trial.struck(1, count).await;
     trial.let_pass(500..3_000).await;
     trial.fronts.heal();
     trial.billing.inject(None).unwrap();
@@ -120,6 +120,7 @@ async fn fencing(trial: &mut Trial<'_, '_>) {
     let worker = trial.worker();
     trial.scenario.kill(worker).await;
     trial.scenario.start_worker(worker).await;
+    trial.struck(1, |trial| trial.fronts.kafka_struck()).await;
     trial.fronts.heal();
     trial.recovered().await;
 }

@@ -81,9 +81,9 @@ impl Scenario<'_> {
     /// Waits until a role has ended by a signal, and answers which. `None`: it has not within `patience`.
     pub async fn killed_itself(&mut self, name: &str, patience: Duration) -> Option<i32> {
         let role = self.roles.get_mut(name).unwrap();
-        let signal = role.ended(patience).await?.signal();
+        let ended = role.ended(patience).await?;
         self.roles.remove(name);
-        signal
+        ended.signal()
     }
 
     /// Waits until a role has stopped itself where it was told to (`SLUICE_CRASH=...:stop`). False: it has not within `patience`.
@@ -121,6 +121,12 @@ impl Scenario<'_> {
             self.http.body(&url).await.filter(|body| body.contains(reason))
         })
         .await
+    }
+
+    /// How many lines of a role's log say this.
+    pub fn said(&self, name: &str, what: &str) -> usize {
+        let text = std::fs::read_to_string(&self.roles[name].log).unwrap_or_default();
+        text.lines().filter(|line| line.contains(what)).count()
     }
 
     /// Waits until a role is ready.
