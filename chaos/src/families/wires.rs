@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::storage::AN_INSERT;
 use crate::proxy::{Answer, Fault, Only, Proxy, Strike};
-use crate::trial::Trial;
+use crate::trial::{Trial, WORKERS};
 
 /// Kafka's numbers of requests (https://kafka.apache.org/protocol#protocol_api_keys).
 const PRODUCE: i16 = 0;
@@ -104,6 +104,10 @@ pub async fn cut_held_doubled(trial: &mut Trial<'_, '_>) {
             END_TXN,
         )
         .await;
+        // A request that ends a transaction may be delivered late: only a new epoch refuses it.
+        let renewed = |worker: &&str| trial.scenario.said(worker, "another producer goes on");
+        let renewed: usize = WORKERS.iter().map(renewed).sum();
+        assert!(renewed > 0, "connections broke, and no producer was renewed");
         billing(trial, "billing's answer lost", Fault::DropAnswer).await;
         billing(trial, "a call to billing cut", Fault::CutRequest { after: 64 }).await;
         billing(trial, "billing stands still", Fault::Freeze).await;
@@ -114,9 +118,12 @@ pub async fn cut_held_doubled(trial: &mut Trial<'_, '_>) {
 /// The request that fences is lost on its way back, while a worker starts.
 async fn fencing(trial: &mut Trial<'_, '_>) {
     trial.fault("InitProducerId's answer lost");
-    trial
-        .fronts
-        .strike_kafka(&to_kafka(Fault::DropAnswer, INIT_PRODUCER_ID));
+    // A worker sends one for each lane.
+    let strike = Strike {
+        every: 1,
+        ..to_kafka(Fault::DropAnswer, INIT_PRODUCER_ID)
+    };
+    trial.fronts.strike_kafka(&strike);
     let worker = trial.worker();
     trial.scenario.kill(worker).await;
     trial.scenario.start_worker(worker).await;

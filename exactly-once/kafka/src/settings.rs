@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Where Kafka is and how long things may take.
 #[derive(Debug, Clone)]
@@ -90,6 +91,9 @@ pub(crate) fn outside(connection: &Connection) -> ClientConfig {
 pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     let mut config = base(connection);
     config.set("transactional.id", id);
+    // A connection that the other side has closed is told in the log alone, and has to be: see `transactions`.
+    config.set("log.connection.close", "true");
+    config.set_log_level(RDKafkaLogLevel::Info);
     config.set(
         "transaction.timeout.ms",
         connection.transaction_timeout.as_millis().to_string(),

@@ -63,16 +63,26 @@ pub enum Answer {
 }
 
 struct Context {
-    /// A connection broke while a transaction was open: librdkafka may have sent a request twice (DESIGN 5.16).
+    /// A connection broke: librdkafka sends requests that had no answer again, and the first copy may still be under way. One that
+    /// ends a transaction would end a later one (DESIGN 5.16).
     broken: Arc<AtomicBool>,
 }
 
+/// How librdkafka 2.12 says that a connection broke on which requests may have been under way (`rd_kafka_broker_set_error`): in
+/// its log alone where the other side has closed it, and a second time of the same kind not at all for a while.
+const WAS_UP: &str = "in state UP";
+
 impl ClientContext for Context {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
+        if message.contains(WAS_UP) {
+            self.broken.store(true, Ordering::Release);
+        }
         tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        self.broken.store(true, Ordering::Release);
+        if reason.contains(WAS_UP) {
+            self.broken.store(true, Ordering::Release);
+        }
         tracing::warn!(target: "librdkafka", %error, reason, "kafka producer");
     }
 }
@@ -147,14 +157,18 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
             return;
         }
         let epoch = next.epoch;
-        producer.broken.store(false, Ordering::Release);
         let end = run(recipe, &producer.producer, &next);
         if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
             return;
         }
         producer.producer.poll(Duration::ZERO);
         if producer.broken.load(Ordering::Acquire) {
-            // The outcome is certain, but a stray copy of a request may still be under way: a new epoch refuses it.
+            // The outcome is certain, but a stray copy of a request may still be under way: a new epoch refuses it. Whatever broke
+            // since this producer was made counts: of a second time nothing may have been heard.
+            tracing::info!(
+                id = recipe.transactional_id,
+                "a connection broke: another producer goes on"
+            );
             producer = match fenced(recipe, work) {
                 Some(producer) => producer,
                 None => return,
