@@ -1,12 +1,9 @@
 //! `sluice verify`.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use pipeline::{Pipeline, RulesFrom};
 use verify::{Options, Revisions, RulesRevision, Until, Watch, Watched};
-use workers::rulebook::Rulebook;
 
 use crate::roles::Parent;
 use crate::{Common, Failure, target};
@@ -38,22 +35,9 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
         0 => Until::Committed,
         seconds => Until::Settled(Duration::from_secs(seconds)),
     };
-    options.rules = match &pipeline.connections.rules {
-        RulesFrom::None => RulesRevision::default(),
-        RulesFrom::Dir(dir) => RulesRevision {
-            number: 0,
-            documents: workers::rulebook::directory(dir)?,
-        },
-        RulesFrom::Service { url, .. } => {
-            let client = config_service::client::Client::new(url, None)?;
-            let revision = client.get(&pipeline.name, args.rules).await?;
-            RulesRevision {
-                number: revision.id.map_or(0, |id| id.number),
-                documents: revision.documents.into_iter().map(|one| (one.file, one.text)).collect(),
-            }
-        }
-    };
-    options.revisions = revisions(&pipeline)?;
+    options.rules = RulesRevision::of(&pipeline, args.rules).await?;
+    // Each range is recomputed with the rules that it was committed with.
+    options.revisions = Revisions::of(&pipeline)?;
     if let Some(seconds) = args.every {
         let watch = Watch {
             pause: Duration::from_secs(seconds),
@@ -77,20 +61,4 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
         println!("{report}");
     }
     if report.clean() { Ok(()) } else { Err(Failure::Found) }
-}
-
-/// Each range is recomputed with the rules that it was committed with: from the service, or from what workers have kept.
-fn revisions(pipeline: &Pipeline) -> Result<Revisions, Failure> {
-    let (from, state) = (pipeline.connections.rules.clone(), &pipeline.workers.state_dir);
-    let rulebook = Arc::new(Rulebook::open(from, &pipeline.name, state)?);
-    Ok(Revisions::new(move |(number, digest)| {
-        let rulebook = Arc::clone(&rulebook);
-        async move {
-            let documents = rulebook.pinned((number, digest)).await?;
-            Some(RulesRevision {
-                number,
-                documents: documents.to_vec(),
-            })
-        }
-    }))
 }

@@ -1,11 +1,13 @@
 //! The audit: what the workers say that they have committed, read from its topic (`docs/audit.md`). From it comes with which
 //! rules each range was made, and whether ranges tile their partitions: each starts where the one before it ended. A range
-//! that nobody committed is a gap; one that was committed twice, or in two pieces that share offsets, is an overlap.
+//! that nobody committed is a gap; one that was committed twice, or in two pieces that share offsets, is an overlap. What the
+//! records say came of a range is compared by `counts.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::counts::Told;
 use crate::error::Error;
 use crate::kafka::{Log, Range};
 
@@ -21,6 +23,8 @@ struct Record {
     pipeline: String,
     #[serde(default)]
     at_ms: i64,
+    #[serde(default)]
+    revision: Option<String>,
     #[serde(flatten)]
     kind: Kind,
 }
@@ -42,10 +46,18 @@ struct CommittedRange {
     end: i64,
     rules: u64,
     rules_digest: String,
+    #[serde(default)]
+    outputs: Option<u64>,
+    #[serde(default)]
+    rows: Option<BTreeMap<String, u64>>,
+    #[serde(default)]
+    charges: Option<u64>,
+    #[serde(default)]
+    dead_letters: Option<u64>,
 }
 
 /// One range as it was committed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Committed {
     pub start: i64,
     pub end: i64,
@@ -53,6 +65,10 @@ pub struct Committed {
     at_ms: i64,
     /// 0 = not told.
     topic_id: u128,
+    /// Whether a part of it was taken away since: by an operator, or because it has been verified.
+    cut: bool,
+    /// What came of the whole of it, by the record.
+    pub told: Told,
 }
 
 /// Everything that the audit says of one pipeline.
@@ -64,6 +80,8 @@ pub struct Audit {
     starts: BTreeMap<(String, i32, i64), i64>,
     /// The lowest of the starts of each partition that nobody has asked for yet.
     news: BTreeMap<(String, i32), i64>,
+    /// Names of tables, each once: ranges have their index.
+    tables: Vec<String>,
 }
 
 /// How well ranges tile.
@@ -90,13 +108,25 @@ impl Audit {
         Ok(())
     }
 
+    /// What these records of the pipeline `p` say.
+    #[cfg(test)]
+    pub fn of(records: &[String]) -> Result<Audit, Error> {
+        let mut audit = Audit::default();
+        for record in records {
+            audit.take(record.as_bytes(), "p", &|| "audit/0/1".to_owned())?;
+        }
+        audit.settle();
+        Ok(audit)
+    }
+
     /// Forgets of a partition what lies below this offset: it has been verified. Of a range that goes on behind it, what
     /// is behind it stays.
     pub fn forget_below(&mut self, topic: &str, partition: i32, verified: i64) {
         if let Some(ranges) = self.ranges.get_mut(&(topic.to_owned(), partition)) {
             ranges.retain(|range| range.end > verified);
-            for range in ranges.iter_mut() {
-                range.start = range.start.max(verified);
+            for range in ranges.iter_mut().filter(|range| range.start < verified) {
+                range.start = verified;
+                range.cut = true;
             }
         }
     }
@@ -135,7 +165,9 @@ impl Audit {
                 *latest = record.at_ms.max(*latest);
             }
             Kind::Commit { ranges } => {
+                let revision = record.revision.and_then(|hash| u64::from_str_radix(&hash, 16).ok());
                 for range in ranges {
+                    let told = self.told(&range, revision);
                     let digest = u64::from_str_radix(&range.rules_digest, 16);
                     let digest = digest.map_err(|error| wrong(format!("rules_digest: {error}")))?;
                     let topic_id = range.topic_id.map_or(Ok(0), |id| u128::from_str_radix(&id, 16));
@@ -145,6 +177,8 @@ impl Audit {
                         rules: (range.rules, digest),
                         at_ms: record.at_ms,
                         topic_id: topic_id.map_err(|error| wrong(format!("topic_id: {error}")))?,
+                        cut: false,
+                        told,
                     };
                     self.ranges
                         .entry((range.topic, range.partition))
@@ -154,6 +188,47 @@ impl Audit {
             }
         }
         Ok(())
+    }
+
+    fn told(&mut self, range: &CommittedRange, revision: Option<u64>) -> Told {
+        let mut index = |name: &String| {
+            let known = self.tables.iter().position(|table| table == name);
+            known.unwrap_or_else(|| {
+                self.tables.push(name.clone());
+                self.tables.len() - 1
+            })
+        };
+        let rows = range.rows.as_ref();
+        Told {
+            outputs: range.outputs,
+            rows: rows.map(|rows| rows.iter().map(|(table, rows)| (index(table), *rows)).collect()),
+            charges: range.charges,
+            dead_letters: range.dead_letters,
+            revision,
+        }
+    }
+
+    /// The name of a table that a range has the index of.
+    pub fn table(&self, index: usize) -> &str {
+        self.tables.get(index).map_or("", String::as_str)
+    }
+
+    /// The ranges of a partition that lie in `window` with their first and last offset, as they were committed: none of which
+    /// a part was taken away, and none that shares offsets with another. In the order of offsets.
+    pub fn whole(&self, topic: &str, window: &Range) -> Vec<&Committed> {
+        let ranges = self.ranges.get(&(topic.to_owned(), window.partition));
+        let ranges = ranges.map(Vec::as_slice).unwrap_or_default();
+        let mut whole = Vec::new();
+        let mut before = i64::MIN;
+        for (index, range) in ranges.iter().enumerate() {
+            let after = ranges.get(index + 1).map_or(i64::MAX, |next| next.start);
+            let alone = before <= range.start && range.end <= after;
+            before = before.max(range.end);
+            if alone && !range.cut && window.start <= range.start && range.end <= window.end {
+                whole.push(range);
+            }
+        }
+        whole
     }
 
     /// Puts the ranges in order, and leaves out what an operator has taken back: from where he let a partition go on, what was
@@ -174,8 +249,10 @@ impl Audit {
                 {
                     continue;
                 }
-                for range in ranges.iter_mut().filter(|range| range.at_ms < *since_ms) {
-                    range.end = range.end.min(*at);
+                let taken_back = |range: &&mut Committed| range.at_ms < *since_ms && range.end > *at;
+                for range in ranges.iter_mut().filter(taken_back) {
+                    range.end = *at;
+                    range.cut = true;
                 }
                 ranges.retain(|range| range.start < range.end);
             }

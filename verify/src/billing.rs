@@ -1,15 +1,15 @@
 //! The billing service: its charges, its cursors, its sums.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pipeline::Tls;
 use proto::delivery::v1::billing_client::BillingClient;
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::{Charge, GetCursorsRequest, GetUsageRequest, ListChargesRequest, Source};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Channel;
 
 use crate::cell::hash_of;
+use crate::endpoint::endpoint;
 use crate::error::Error;
 use crate::kafka::Range;
 use crate::ledger::Content;
@@ -78,21 +78,7 @@ impl Billing {
             doing: format!("connecting to {url}"),
             reason,
         };
-        let mut endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| bad(error.to_string()))?;
-        endpoint = endpoint.connect_timeout(Duration::from_secs(10));
-        if let Some(tls) = tls {
-            let read = |file: &std::path::Path| {
-                std::fs::read(file).map_err(|error| bad(format!("{}: {error}", file.display())))
-            };
-            let mut config = ClientTlsConfig::new();
-            if let Some(file) = &tls.ca_file {
-                config = config.ca_certificate(Certificate::from_pem(read(file)?));
-            }
-            if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-                config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
-            }
-            endpoint = endpoint.tls_config(config).map_err(|error| bad(error.to_string()))?;
-        }
+        let endpoint = endpoint(url, tls).map_err(&bad)?;
         let channel = endpoint.connect().await.map_err(|error| bad(error.to_string()))?;
         let delivery = DeliveryClient::new(channel.clone());
         let client = BillingClient::new(channel).max_decoding_message_size(message_bytes_max);

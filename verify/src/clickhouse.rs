@@ -112,8 +112,8 @@ impl ClickHouse {
         }
     }
 
-    /// Enters every row of a table, or those that meet a condition, into its ledger. `place` takes topic, partition and offset: `None` = of no source,
-    /// `Some(None)` = outside of what is verified.
+    /// Enters every row of a table, or those that meet a condition, into its ledger. `place` takes topic, partition and offset:
+    /// `None` = of no source, `Some(None)` = outside of what is verified.
     pub async fn table(
         &self,
         (table, within): (&str, Option<String>),

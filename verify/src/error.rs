@@ -74,6 +74,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The rules cannot be had from where the pipeline has them.
+    #[error("rules: {doing}: {reason}")]
+    RulesUnread {
+        /// What was asked or read.
+        doing: String,
+        /// What happened.
+        reason: String,
+    },
     /// The audit names rules that the caller does not have.
     #[error("ranges were committed with rules revision {number} (digest {digest:016x}), which cannot be had any more")]
     RulesGone {

@@ -108,6 +108,11 @@ impl<C: Content> Ledger<C> {
         }
     }
 
+    /// Where outputs must be, or may be: one place for each, in no order.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.entries.keys()
+    }
+
     /// What must be at this place.
     #[cfg(test)]
     pub fn expected(&self, place: &Place) -> Option<&C> {

@@ -109,6 +109,7 @@ impl Metrics {
         }
         differs("audit", "gap", report.gap);
         differs("audit", "overlap", report.overlap);
+        differs("audit", "miscounted", report.miscounted);
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         self.last.set(since.map_or(0.0, |since| since.as_secs_f64()));
     }
@@ -184,16 +185,74 @@ fn told(report: &Report, took: Duration) {
         tracing::debug!(events = report.produced, ranges = report.ranges, ?took, "exactly once");
         return;
     }
-    tracing::error!(
-        lost = report.lost,
-        duplicated = report.duplicated,
-        altered = report.altered,
-        unexpected = report.unexpected,
-        gap = report.gap,
-        overlap = report.overlap,
-        "NOT exactly once"
-    );
+    if !report.exactly_once() {
+        tracing::error!(
+            lost = report.lost,
+            duplicated = report.duplicated,
+            altered = report.altered,
+            unexpected = report.unexpected,
+            gap = report.gap,
+            overlap = report.overlap,
+            "NOT exactly once"
+        );
+    }
+    if report.miscounted > 0 {
+        tracing::error!(
+            ranges = report.miscounted,
+            "the audit is WRONG: it miscounts what came of some ranges"
+        );
+    }
     for example in &report.examples {
         tracing::error!("{example}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_difference_has_a_metric_of_its_own() {
+        let (metrics, registry) = Metrics::registered();
+        let sink = crate::report::SinkReport {
+            sink: "alerts".to_owned(),
+            lost: 1,
+            duplicated: 2,
+            altered: 3,
+            unexpected: 4,
+            ..Default::default()
+        };
+        let mut report = Report {
+            gap: 5,
+            overlap: 6,
+            miscounted: 7,
+            ..Report::default()
+        };
+        report.add(sink);
+        metrics.note(&report);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let mut told: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("differences_total{"))
+            .collect();
+        told.sort_unstable();
+        let series = |sink, kind, number: u32| {
+            format!("sluice_verify_differences_total{{sink=\"{sink}\",kind=\"{kind}\"}} {number}")
+        };
+        let expected = [
+            series("alerts", "altered", 3),
+            series("alerts", "duplicated", 2),
+            series("alerts", "lost", 1),
+            series("alerts", "unexpected", 4),
+            series("audit", "gap", 5),
+            series("audit", "miscounted", 7),
+            series("audit", "overlap", 6),
+        ];
+        assert_eq!(told, expected);
+        assert!(
+            text.contains("sluice_verify_rounds_total{outcome=\"differs\"} 1"),
+            "{text}"
+        );
     }
 }

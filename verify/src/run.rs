@@ -12,6 +12,7 @@ use crate::alerts;
 use crate::audit::{Audit, RulesId, Tiling};
 use crate::charged;
 use crate::clickhouse::ClickHouse;
+use crate::counts::{self, Counting};
 use crate::dead_letters;
 use crate::error::Error;
 use crate::event_ids::EventIds;
@@ -83,6 +84,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     let Judged {
         bench,
         tiling,
+        counting,
         mut ledgers,
         verified,
         unread,
@@ -105,7 +107,9 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
         dropped: ledgers.dropped,
         gap: tiling.gap,
         overlap: tiling.overlap,
+        miscounted: counting.miscounted,
         ranges: tiling.ranges,
+        ranges_compared: counting.compared,
         unread,
         ..Report::default()
     };
@@ -143,6 +147,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     let named = tokio::task::spawn_blocking(move || event_ids.of(&bench, examples));
     report.examples = named.await.map_err(|error| Error::Ended(error.to_string()))?;
     report.examples.extend(tiling.examples);
+    report.examples.extend(counting.examples);
     Ok((report, position))
 }
 
@@ -175,6 +180,7 @@ fn now_ms() -> i64 {
 struct Judged {
     bench: Bench,
     tiling: Tiling,
+    counting: Counting,
     ledgers: Ledgers,
     verified: Verified,
     unread: u64,
@@ -249,6 +255,7 @@ impl Bench {
             })?;
             judge_chunk(&mut judge, (&mut registry, handle), chunk, &rules, &mut ledgers)?;
         }
+        let counting = counts::compare(&self.pipeline, audit, &ranges, &ledgers, self.options.examples_max);
         let verified = Verified::new(ranges);
         for (topic, before) in outputs.iter().zip(&before) {
             let unseen = position.unseen(topic, log.stable(topic)?);
@@ -290,6 +297,7 @@ impl Bench {
         Ok(Judged {
             bench: self,
             tiling,
+            counting,
             ledgers,
             verified,
             unread,

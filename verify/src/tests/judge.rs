@@ -37,7 +37,7 @@ rules:
   - {name: bill, when: amount > 100, charge: {meter: revenue, quantity: amount}}
 ";
 
-const NOW: i64 = 1_700_000_000_000;
+pub(super) const NOW: i64 = 1_700_000_000_000;
 
 fn schema() -> Schema {
     record(
@@ -46,7 +46,7 @@ fn schema() -> Schema {
     )
 }
 
-fn event(tenant: &str, at: i64, amount: i64) -> Vec<u8> {
+pub(super) fn event(tenant: &str, at: i64, amount: i64) -> Vec<u8> {
     let fields = [
         ("id", text("e")),
         ("tenant", text(tenant)),
@@ -56,8 +56,12 @@ fn event(tenant: &str, at: i64, amount: i64) -> Vec<u8> {
     encode(&schema(), &fields)
 }
 
-fn judged(records: Vec<Record>) -> Ledgers {
-    let pipeline: Pipeline = pipeline::check("p.yaml", PIPELINE, std::path::Path::new("/")).unwrap();
+pub(super) fn shop() -> Pipeline {
+    pipeline::check("p.yaml", PIPELINE, std::path::Path::new("/")).unwrap()
+}
+
+pub(super) fn judged(records: Vec<Record>) -> Ledgers {
+    let pipeline = shop();
     let shapes = vec![Shape::of(&[schema()]).unwrap()];
     let documents = [("acme.yaml".to_owned(), RULES.to_owned())];
     let revision = Revision::compile(5, &documents, &catalog(&pipeline, &shapes).unwrap())
@@ -76,7 +80,7 @@ fn judged(records: Vec<Record>) -> Ledgers {
     ledgers
 }
 
-fn at(offset: i64, index: u32) -> Place {
+pub(super) fn at(offset: i64, index: u32) -> Place {
     Place {
         source: 0,
         partition: 0,

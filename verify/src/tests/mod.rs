@@ -4,6 +4,8 @@
 mod ledgers;
 mod avro;
 mod judge;
+mod counts;
+mod rulebook;
 mod clickhouse;
 mod report;
 

@@ -26,7 +26,8 @@ fn report(lost: u64) -> Report {
 fn one_lost_row_makes_the_whole_report_red_and_says_so() {
     assert!(report(0).clean());
     assert!(report(0).to_string().ends_with(
-        "exactly once: lost = duplicated = altered = unexpected = gap = overlap = 0, over 0 committed ranges\n"
+        "\nexactly once: lost = duplicated = altered = unexpected = gap = overlap = 0, over 0 committed ranges, 0 with their \
+         counts\n"
     ));
     assert!(!report(1).clean());
     assert!(
@@ -61,6 +62,27 @@ fn any_kind_of_difference_alone_makes_it_red() {
 }
 
 #[test]
+fn a_wrong_count_makes_it_red_and_says_nothing_of_the_sinks() {
+    let miscounted = |lost| Report {
+        miscounted: 2,
+        ranges: 9,
+        ranges_compared: 8,
+        ..report(lost)
+    };
+    assert!(!miscounted(0).clean() && miscounted(0).exactly_once());
+    assert_eq!((miscounted(0).differences(), miscounted(1).differences()), (2, 3));
+    let said = miscounted(0).to_string();
+    let (_, end) = said.split_once("the audit").unwrap();
+    assert_eq!(
+        end,
+        " is WRONG: it miscounts what came of 2 of 8 ranges\n\
+         exactly once: lost = duplicated = altered = unexpected = gap = overlap = 0, over 9 committed ranges, 8 with their counts\n"
+    );
+    assert!(!miscounted(1).exactly_once());
+    assert!(miscounted(1).to_string().contains("\nNOT exactly once: lost 1,"));
+}
+
+#[test]
 fn the_json_has_the_keys_that_the_demo_reports() {
     let json = serde_json::to_value(report(1)).unwrap();
     let keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
@@ -77,14 +99,21 @@ fn the_json_has_the_keys_that_the_demo_reports() {
         "unexpected",
         "gap",
         "overlap",
+        "miscounted",
         "ranges",
+        "ranges_compared",
         "unread",
         "sinks",
         "examples",
     ];
     assert_eq!(keys, expected);
     assert_eq!(json["lost"], 1);
-    assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report(1));
+    assert_eq!(serde_json::from_value::<Report>(json.clone()).unwrap(), report(1));
+    let mut of_before = json;
+    for name in ["unread", "miscounted", "ranges_compared"] {
+        of_before.as_object_mut().unwrap().remove(name);
+    }
+    assert_eq!(serde_json::from_value::<Report>(of_before).unwrap(), report(1));
 }
 
 #[test]
