@@ -76,6 +76,15 @@ pub struct ChargesPage {
     pub charges_max: usize,
 }
 
+/// What became of a cursor that an operator moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moved {
+    /// It stands there now; it was here, or nothing had been applied.
+    From(Option<i64>),
+    /// Nothing was changed: so many charges stand at or behind that offset, and would be refused when they come again.
+    Charged(u64),
+}
+
 /// Why a ledger gives no answer. Never a wrong one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
@@ -118,6 +127,10 @@ pub trait Ledger: Send + Sync + 'static {
         source: Source,
         page: ChargesPage,
     ) -> impl Future<Output = Result<Vec<Charge>, LedgerError>> + Send;
+
+    /// Says that all before offset `to` of a partition was applied, and nothing behind it, whatever was: for operators, when no
+    /// delivery of that partition is under way.
+    fn move_cursor(&self, source: Source, to: i64) -> impl Future<Output = Result<Moved, LedgerError>> + Send;
 
     /// Resolves when the store can be read and would take a write.
     fn ping(&self) -> impl Future<Output = Result<(), LedgerError>> + Send;

@@ -14,8 +14,8 @@ mod run;
 
 pub use check::{CheckedPart, check, source};
 pub use decide::RANGES_KEPT;
-pub use ledger::{ChargesPage, Filter, Ledger, LedgerError, NO_CURSOR, Page, Source, Usage, Window};
+pub use ledger::{ChargesPage, Filter, Ledger, LedgerError, Moved, NO_CURSOR, Page, Source, Usage, Window};
 pub use postgres::Postgres;
-pub use run::{Error, Running, Settings, Store, serve};
+pub use run::{Error, Running, Settings, Store, move_cursor, serve};
 pub use service::{BillingService, Metrics};
 pub use sqlite::Sqlite;

@@ -11,7 +11,7 @@ use serve::{Health, Stop};
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Moved, Source};
 use crate::postgres::Postgres;
 use crate::service::{BillingService, Metrics};
 use crate::sqlite::Sqlite;
@@ -116,6 +116,20 @@ pub async fn serve(settings: Settings, stop: Stop) -> Result<Running, Error> {
             let ledger = Postgres::open(url).await?;
             begin(ledger, settings, stop).await
         }
+    }
+}
+
+/// Moves a partition's cursor in a store, whether a service works on it or not: [`Ledger::move_cursor`].
+///
+/// # Errors
+/// [`LedgerError::Foreign`] when there is no ledger in the store; the others when it can't be asked.
+pub async fn move_cursor(store: &Store, source: Source, to: i64) -> Result<Moved, LedgerError> {
+    match store {
+        Store::Sqlite(path) if !path.exists() => {
+            Err(LedgerError::Foreign(format!("there is no file {}", path.display())))
+        }
+        Store::Sqlite(path) => Sqlite::open(path)?.move_cursor(source, to).await,
+        Store::Postgres(url) => Postgres::open(url).await?.move_cursor(source, to).await,
     }
 }
 

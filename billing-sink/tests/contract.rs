@@ -11,7 +11,7 @@ mod support;
 
 use std::sync::Arc;
 
-use billing_sink::{ChargesPage, Filter, Ledger, NO_CURSOR, RANGES_KEPT, Usage, Window};
+use billing_sink::{ChargesPage, Filter, Ledger, Moved, NO_CURSOR, RANGES_KEPT, Usage, Window};
 use proto::delivery::v1::outcome::Kind::{AlreadyApplied, Applied, Conflict, Gap};
 use proto::delivery::v1::{Charge, UsageEntry};
 
@@ -48,6 +48,8 @@ contract! {
     a_reader_beside_many_writers_sees_each_entry_once_and_in_order,
     charges_are_listed_by_offset_in_pages,
     everything_is_there_after_the_ledger_is_opened_again,
+    a_cursor_is_moved_ahead_and_back_and_made_where_there_was_none,
+    a_cursor_does_not_go_back_past_charges,
 }
 
 async fn usage(ledger: &impl Ledger) -> (i128, u64) {
@@ -613,4 +615,36 @@ async fn everything_is_there_after_the_ledger_is_opened_again(home: impl Home) {
         [1, 2]
     );
     assert_eq!(ledger.deliver(checked(Vec::new())).await, Ok(Vec::new()));
+}
+
+async fn a_cursor_is_moved_ahead_and_back_and_made_where_there_was_none(home: impl Home) {
+    let ledger = home.open().await.expect("opens");
+    deliver(&ledger, vec![part(0, 0, 5, 1, vec![charge(0, 3, 250)])]).await;
+    // What lies between counts as applied: a gap is none any more.
+    assert_eq!(ledger.move_cursor(source(0), 20).await, Ok(Moved::From(Some(5))));
+    let later = part(0, 20, 30, 2, Vec::new());
+    assert_eq!(deliver(&ledger, vec![later]).await, [outcome(Applied, 30, "")]);
+    // Back to where no charge lies behind: the same offsets come in other ranges, and are no repetition and no conflict.
+    assert_eq!(ledger.move_cursor(source(0), 4).await, Ok(Moved::From(Some(30))));
+    assert_eq!(ledger.cursor(source(0)).await, Ok(Some(4)));
+    let again = part(0, 4, 22, 3, vec![charge(0, 20, 7)]);
+    assert_eq!(deliver(&ledger, vec![again]).await, [outcome(Applied, 22, "")]);
+    // A store that has lost a partition.
+    assert_eq!(ledger.move_cursor(source(1), 40).await, Ok(Moved::From(None)));
+    let next = part(1, 40, 50, 1, vec![charge(1, 41, 1)]);
+    assert_eq!(deliver(&ledger, vec![next]).await, [outcome(Applied, 50, "")]);
+    // Its number is its own: other partitions and meters get others.
+    let other = part(2, 0, 5, 1, vec![charge(2, 1, 1)]);
+    assert_eq!(deliver(&ledger, vec![other]).await, [outcome(Applied, 5, "")]);
+    assert_eq!(usage(&ledger).await, (259, 4));
+}
+
+async fn a_cursor_does_not_go_back_past_charges(home: impl Home) {
+    let ledger = home.open().await.expect("opens");
+    let charges = vec![charge(0, 3, 250), charge(0, 7, 1), charge(0, 8, 1)];
+    deliver(&ledger, vec![part(0, 0, 10, 1, charges)]).await;
+    assert_eq!(ledger.move_cursor(source(0), 7).await, Ok(Moved::Charged(2)));
+    assert_eq!(ledger.cursor(source(0)).await, Ok(Some(10)));
+    assert_eq!(ledger.move_cursor(source(0), 9).await, Ok(Moved::From(Some(10))));
+    assert_eq!(usage(&ledger).await, (252, 3));
 }

@@ -1,10 +1,12 @@
-//! `sluice partitions list|start`.
+//! `sluice partitions`: where they stand, and what an operator does when one has stopped.
 
+use billing_sink::Moved;
 use clap::Subcommand;
 use rdkafka::message::OwnedHeaders;
 use workers::partitions::{PartitionState, Partitions};
 
 use crate::producer::Producer;
+use crate::roles::BillingStore;
 use crate::{Common, Failure, target};
 
 #[derive(Subcommand)]
@@ -22,12 +24,51 @@ pub enum PartitionsCommand {
         #[command(flatten)]
         common: Common,
     },
+    /// Take the rows of a partition's offsets out of its tables; all workers have to be stopped
+    DeleteRows {
+        /// For example order.created/3
+        #[arg(value_name = "TOPIC/PARTITION")]
+        partition: String,
+        /// The first offset whose rows go
+        #[arg(long, value_name = "OFFSET")]
+        from: i64,
+        /// The offset behind the last; default: all that follow
+        #[arg(long, value_name = "OFFSET")]
+        to: Option<i64>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Tell the billing service's store that all before an offset was applied, and nothing behind it; stop the workers first
+    MoveCursor {
+        /// For example order.created/3
+        #[arg(value_name = "TOPIC/PARTITION")]
+        partition: String,
+        /// Where the cursor is to stand
+        #[arg(long, value_name = "OFFSET")]
+        to: i64,
+        #[command(flatten)]
+        store: BillingStore,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 pub async fn run(command: PartitionsCommand) -> Result<(), Failure> {
     match command {
         PartitionsCommand::List(common) => list(&common).await,
         PartitionsCommand::Start { partition, at, common } => start(&partition, at, &common).await,
+        PartitionsCommand::DeleteRows {
+            partition,
+            from,
+            to,
+            common,
+        } => delete_rows(&partition, from, to, &common).await,
+        PartitionsCommand::MoveCursor {
+            partition,
+            to,
+            store,
+            common,
+        } => move_cursor(&partition, to, store, &common).await,
     }
 }
 
@@ -73,13 +114,19 @@ fn standing(state: &PartitionState) -> String {
     }
 }
 
-async fn start(partition: &str, at: i64, common: &Common) -> Result<(), Failure> {
-    let named = partition.rsplit_once('/');
-    let Some((topic, number)) = named.and_then(|(topic, number)| Some((topic, number.parse().ok()?))) else {
-        return Err(Failure::Error(format!(
+/// `TOPIC/PARTITION`; a topic's name has no slash.
+fn named(partition: &str) -> Result<(&str, i32), Failure> {
+    let parts = partition.split_once('/');
+    let parsed = parts.and_then(|(topic, number)| Some((topic, number.parse().ok()?)));
+    parsed.ok_or_else(|| {
+        Failure::Error(format!(
             "{partition} is no partition: write TOPIC/PARTITION, for example order.created/3"
-        )));
-    };
+        ))
+    })
+}
+
+async fn start(partition: &str, at: i64, common: &Common) -> Result<(), Failure> {
+    let (topic, number) = named(partition)?;
     let pipeline = target::load(common).await?;
     let partitions = Partitions::of(pipeline.clone())?;
     let planned = partitions.plan(topic, number, at).await?;
@@ -98,6 +145,63 @@ async fn start(partition: &str, at: i64, common: &Common) -> Result<(), Failure>
     } else {
         println!("{partition}: was: {}", planned.before);
         println!("{partition}: a worker goes on at {}", planned.at);
+    }
+    Ok(())
+}
+
+async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Common) -> Result<(), Failure> {
+    let (topic, number) = named(partition)?;
+    let offsets = from..to.unwrap_or(i64::MAX);
+    if offsets.is_empty() || from < 0 {
+        return Err(Failure::Error(format!(
+            "there is no offset from {from} to before {}",
+            offsets.end
+        )));
+    }
+    let removed = Partitions::of(target::load(common).await?)?
+        .delete_rows(topic, number, offsets)
+        .await?;
+    if common.json {
+        let tables = removed.iter().map(|(table, rows)| (table.clone(), (*rows).into()));
+        let tables: serde_json::Map<String, serde_json::Value> = tables.collect();
+        println!("{}", serde_json::json!({"partition": partition, "deleted": tables}));
+    } else {
+        for (table, rows) in &removed {
+            println!("{partition}: {rows} rows deleted from {table}");
+        }
+    }
+    Ok(())
+}
+
+async fn move_cursor(partition: &str, to: i64, store: BillingStore, common: &Common) -> Result<(), Failure> {
+    let (topic, number) = named(partition)?;
+    let pipeline = target::load(common).await?;
+    if !pipeline.sources.iter().any(|source| source.topic == topic) || number < 0 || to < 0 {
+        return Err(Failure::Error(format!(
+            "{partition} at {to} is no place in a source of this pipeline"
+        )));
+    }
+    let partitions = Partitions::of(pipeline.clone())?;
+    partitions.nobody_works()?;
+    let source = billing_sink::Source {
+        pipeline: pipeline.name.clone(),
+        topic: topic.to_owned(),
+        partition: number,
+    };
+    match billing_sink::move_cursor(&store.of(&pipeline), source, to).await? {
+        Moved::From(was) if common.json => {
+            println!(
+                "{}",
+                serde_json::json!({"partition": partition, "was": was, "cursor": to})
+            );
+        }
+        Moved::From(Some(was)) => println!("{partition}: the cursor of billing stood at {was}, and stands at {to}"),
+        Moved::From(None) => println!("{partition}: billing had no cursor; it stands at {to}"),
+        Moved::Charged(charges) => {
+            return Err(Failure::Error(format!(
+                "nothing was changed: {charges} charges of {partition} stand at {to} or behind it, and would be made a second time"
+            )));
+        }
     }
     Ok(())
 }

@@ -49,14 +49,34 @@ pub struct BillingArgs {
     /// Address of the gRPC service; default: that of the pipeline's sink `billing`
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// A SQLite file, or postgres://user:password@host:port/database; default: billing.sqlite in the state directory
-    #[arg(long, value_name = "STORE", env = "SLUICE_BILLING_STORE", hide_env_values = true)]
-    pub store: Option<String>,
+    #[command(flatten)]
+    pub store: BillingStore,
     /// Address for /metrics, /healthz and /readyz
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7401")]
     pub http: String,
     #[command(flatten)]
     pub parent: Parent,
+}
+
+/// Where the billing service keeps what it has charged.
+#[derive(Args, Clone)]
+pub struct BillingStore {
+    /// A SQLite file, or postgres://user:password@host:port/database; default: billing.sqlite in the state directory
+    #[arg(long, value_name = "STORE", env = "SLUICE_BILLING_STORE", hide_env_values = true)]
+    pub store: Option<String>,
+}
+
+impl BillingStore {
+    /// That of a pipeline.
+    pub fn of(self, pipeline: &Pipeline) -> Store {
+        match self.store {
+            Some(store) if store.starts_with("postgres://") || store.starts_with("postgresql://") => {
+                Store::Postgres(store)
+            }
+            Some(file) => Store::Sqlite(PathBuf::from(file)),
+            None => Store::Sqlite(billing_store(pipeline)),
+        }
+    }
 }
 
 /// For roles that another `sluice` started: they must not outlive it.
@@ -144,11 +164,7 @@ pub async fn billing(args: BillingArgs) -> Result<(), Failure> {
                 "where to listen? give `sinks.billing: {grpc: ...}` in the pipeline file, or --listen".into(),
             )
         })?;
-    let store = match args.store {
-        Some(store) if store.starts_with("postgres://") || store.starts_with("postgresql://") => Store::Postgres(store),
-        Some(file) => Store::Sqlite(PathBuf::from(file)),
-        None => Store::Sqlite(billing_store(&pipeline)),
-    };
+    let store = args.store.of(&pipeline);
     if let Store::Sqlite(file) = &store {
         make_parent(file)?;
     }

@@ -16,6 +16,7 @@ mod verdict;
 mod insert;
 mod read_back;
 mod feed;
+mod remove;
 pub mod schema;
 
 pub use block::{Block, Identity, encode};

@@ -1,5 +1,6 @@
 //! Where a pipeline's partitions stand, for operators; and how one is started elsewhere while no worker runs.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,12 +171,8 @@ impl Partitions {
     /// once because sinks have something else, and while workers run.
     pub async fn plan(&self, topic: &str, partition: i32, at: i64) -> Result<Planned, PartitionsError> {
         // Kafka would refuse the offset in the end, but only after the audit has its record.
-        self.operator.nobody_in_group(ANSWER_WITHIN)?;
-        let partitions = self.operator.partitions(ANSWER_WITHIN)?;
-        let wanted = |one: &&Partition| self.topics.name(**one) == topic && one.partition == partition;
-        let Some(partition) = partitions.iter().find(wanted).copied() else {
-            return Err(self.unknown(topic, partition, &partitions));
-        };
+        self.nobody_works()?;
+        let partition = self.partition(topic, partition)?;
         let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
         if !(oldest..=end).contains(&at) {
             return Err(PartitionsError::Outside { at, oldest, end });
@@ -243,6 +240,47 @@ impl Partitions {
     /// Lets the partition go on there. Refused while workers run.
     pub fn start(&self, planned: &Planned) -> Result<(), PartitionsError> {
         Ok(self.operator.commit(planned.partition, planned.at, &planned.metadata)?)
+    }
+
+    /// Fails while a worker is in the group.
+    pub fn nobody_works(&self) -> Result<(), PartitionsError> {
+        Ok(self.operator.nobody_in_group(ANSWER_WITHIN)?)
+    }
+
+    /// Takes the rows of these offsets of a partition out of all its tables: each table with how many there were. Refused while
+    /// workers run. A promised range is not forgotten: its owner inserts what it then lacks.
+    pub async fn delete_rows(
+        &self,
+        topic: &str,
+        partition: i32,
+        offsets: Range<i64>,
+    ) -> Result<Vec<(String, u64)>, PartitionsError> {
+        self.nobody_works()?;
+        let partition = self.partition(topic, partition)?;
+        // Unreadable metadata promise nothing that could still land.
+        for (_, stored) in self.readable(&[partition]).await? {
+            self.wait_for_inserts(&stored).await?;
+        }
+        let range = clickhouse_sink::Range {
+            topic: topic.to_owned(),
+            partition: partition.partition,
+            start: offsets.start,
+            end: offsets.end,
+        };
+        let mut removed = Vec::new();
+        for table in tables_of(&self.pipeline, &self.pipeline.sources[usize::from(partition.topic)]) {
+            let rows = self.sinks.clickhouse.remove(table, std::slice::from_ref(&range)).await;
+            removed.push((table.to_owned(), rows.map_err(WitnessError::from)?));
+        }
+        Ok(removed)
+    }
+
+    /// A partition of the pipeline's, by its name.
+    fn partition(&self, topic: &str, number: i32) -> Result<Partition, PartitionsError> {
+        let partitions = self.operator.partitions(ANSWER_WITHIN)?;
+        let wanted = |one: &&Partition| self.topics.name(**one) == topic && one.partition == number;
+        let found = partitions.iter().find(wanted).copied();
+        found.ok_or_else(|| self.unknown(topic, number, &partitions))
     }
 
     /// Until nothing of a pending promise can land any more: rows that came after the sinks were asked would come twice.
@@ -337,21 +375,16 @@ impl Partitions {
         let mut lines = Vec::new();
         if let Some(row) = told.row_beyond {
             lines.push(format!(
-                "start behind the last row ({}), or take the rows from {at} on out of ClickHouse first:",
+                "start behind the last row ({}), or take the rows from {at} on out of ClickHouse first: sluice partitions \
+                 delete-rows {topic}/{number} --from {at}",
                 row + 1
             ));
-            let database = &self.pipeline.connections.clickhouse.database;
-            lines.extend(tables_of(&self.pipeline, source).map(|table| {
-                format!(
-                    "  ALTER TABLE `{database}`.`{table}` DELETE WHERE _topic = '{topic}' AND _partition = {number} \
-                     AND _offset >= {at} SETTINGS mutations_sync = 2"
-                )
-            }));
         }
         for ((_, cursor), sink) in told.cursors.iter().zip(&self.pipeline.sinks.grpc) {
             match cursor {
                 Cursor::At(cursor) if *cursor != at => lines.push(format!(
-                    "start at the cursor of `{}` ({cursor}), or move that cursor in the sink's own store",
+                    "start at the cursor of `{}` ({cursor}), or move that cursor in the sink's own store (billing: sluice \
+                     partitions move-cursor {topic}/{number} --to {at})",
                     sink.name
                 )),
                 _ => {}

@@ -21,7 +21,7 @@ use proto::delivery::v1::{Charge, Outcome};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::check::CheckedPart;
-use crate::ledger::{ChargesPage, Filter, Ledger, LedgerError, Page, Source, Usage, Window};
+use crate::ledger::{ChargesPage, Filter, Ledger, LedgerError, Moved, Page, Source, Usage, Window};
 use connect::{Connector, Session};
 
 /// Connections for questions; each answers one at a time.
@@ -132,6 +132,12 @@ impl Ledger for Postgres {
     async fn charges(&self, source: Source, page: ChargesPage) -> Result<Vec<Charge>, LedgerError> {
         self.read(async move |session| read::charges(session, &source, &page).await)
             .await
+    }
+
+    async fn move_cursor(&self, source: Source, to: i64) -> Result<Moved, LedgerError> {
+        let mut session = self.readers.connector.session().await?;
+        let moved = write::move_cursor(&mut session, &source, to).await;
+        moved.map_err(|error| connect::verdict(&error))
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

@@ -13,7 +13,7 @@ use super::connect::{Connector, Session, lost_a_race, verdict};
 use super::text::{escape, unescape};
 use crate::check::{CheckedPart, MeterKey};
 use crate::decide::{ChargeRow, Decided, Head, Held, MeterRow, RangeRow, SourceRow, decide};
-use crate::ledger::{LedgerError, Source};
+use crate::ledger::{LedgerError, Moved, Source};
 
 /// Deliveries that share one transaction, and with it one sync of the database's disk.
 const DELIVERIES_TOGETHER_MAX: usize = 32;
@@ -104,6 +104,47 @@ async fn apply(session: &mut Session, parts: Vec<CheckedPart>) -> Result<Vec<Out
     write(&transaction, &decided).await?;
     transaction.commit().await?;
     Ok(decided.outcomes)
+}
+
+/// See [`crate::Ledger::move_cursor`].
+pub async fn move_cursor(session: &mut Session, place: &Source, to: i64) -> Result<Moved, Error> {
+    let transaction = session.read_committed().await?;
+    // The lock comes before everything else: see the head of the module.
+    let lock = "SELECT id FROM sluice_ledger FOR UPDATE";
+    let newest: i64 = transaction.query_one(lock, &[]).await?.try_get(0)?;
+    let Source {
+        pipeline,
+        topic,
+        partition,
+    } = place;
+    let sql = "SELECT id, cursor FROM sluice_sources WHERE pipeline = $1 AND topic = $2 AND partition = $3";
+    let was = match transaction.query_opt(sql, &[pipeline, topic, partition]).await? {
+        Some(row) => {
+            let (id, was): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let sql = "SELECT count(*) FROM sluice_charges WHERE source_id = $1 AND source_offset >= $2";
+            let charged: i64 = transaction.query_one(sql, &[&id, &to]).await?.try_get(0)?;
+            if charged > 0 {
+                return Ok(Moved::Charged(charged.cast_unsigned()));
+            }
+            let sql = "UPDATE sluice_sources SET cursor = $2 WHERE id = $1";
+            transaction.execute(sql, &[&id, &to]).await?;
+            // Deliveries behind the cursor are new ones: nothing of what stood there is to be taken for a repetition.
+            let sql = "DELETE FROM sluice_ranges WHERE source_id = $1 AND range_end > $2";
+            transaction.execute(sql, &[&id, &to]).await?;
+            Some(was)
+        }
+        None => {
+            let id = newest + 1;
+            transaction.execute("UPDATE sluice_ledger SET id = $1", &[&id]).await?;
+            let sql = "INSERT INTO sluice_sources (id, pipeline, topic, partition, cursor, ranges) VALUES ($1, $2, $3, $4, $5, 0)";
+            transaction
+                .execute(sql, &[&id, pipeline, topic, partition, &to])
+                .await?;
+            None
+        }
+    };
+    transaction.commit().await?;
+    Ok(Moved::From(was))
 }
 
 async fn held(transaction: &Transaction<'_>, parts: &[CheckedPart]) -> Result<Held, Error> {

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::check::CheckedPart;
-use crate::ledger::{ChargesPage, Filter, Ledger, LedgerError, Page, Source, Usage, Window};
+use crate::ledger::{ChargesPage, Filter, Ledger, LedgerError, Moved, Page, Source, Usage, Window};
 use open::OpenOptions;
 
 /// Questions that are answered at the same time; the rest waits.
@@ -121,6 +121,17 @@ impl Ledger for Sqlite {
     async fn charges(&self, source: Source, page: ChargesPage) -> Result<Vec<Charge>, LedgerError> {
         self.read(move |connection| read::charges(connection, &source, &page))
             .await
+    }
+
+    async fn move_cursor(&self, source: Source, to: i64) -> Result<Moved, LedgerError> {
+        let options = Arc::clone(&self.options);
+        // On a connection of its own: the writer's transactions and this one keep each other out by the file's lock.
+        let moving = tokio::task::spawn_blocking(move || {
+            let mut connection = options.writer()?;
+            write::move_cursor(&mut connection, &source, to).map_err(|error| open::verdict(&error))
+        });
+        let broken = |error| LedgerError::Unavailable(format!("no writer: {error}"));
+        moving.await.map_err(broken)?
     }
 
     async fn ping(&self) -> Result<(), LedgerError> {

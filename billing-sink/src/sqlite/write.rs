@@ -10,7 +10,7 @@ use super::Asked;
 use super::open::{OpenOptions, verdict};
 use crate::check::{CheckedPart, MeterKey};
 use crate::decide::{Decided, Head, Held, MeterRow, RangeRow, SourceRow, decide};
-use crate::ledger::{LedgerError, Source};
+use crate::ledger::{LedgerError, Moved, Source};
 
 /// Deliveries that share one transaction, and with it one sync of the disk.
 const DELIVERIES_TOGETHER_MAX: usize = 32;
@@ -89,6 +89,29 @@ fn apply(connection: &mut Connection, deliveries: &[Vec<CheckedPart>]) -> rusqli
     write(&transaction, &decided)?;
     transaction.commit()?;
     Ok(decided.outcomes)
+}
+
+/// See [`crate::Ledger::move_cursor`].
+pub fn move_cursor(connection: &mut Connection, place: &Source, to: i64) -> rusqlite::Result<Moved> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let was = source(&transaction, place)?;
+    if let Some(SourceRow { id, .. }) = was {
+        let sql = "SELECT count(*) FROM charges WHERE source_id = ?1 AND source_offset >= ?2";
+        let charged: i64 = transaction.query_row(sql, params![id, to], |row| row.get(0))?;
+        if charged > 0 {
+            return Ok(Moved::Charged(charged.cast_unsigned()));
+        }
+        transaction.execute("UPDATE sources SET cursor = ?2 WHERE id = ?1", params![id, to])?;
+        // Deliveries behind the cursor are new ones: nothing of what stood there is to be taken for a repetition.
+        let sql = "DELETE FROM ranges WHERE source_id = ?1 AND range_end > ?2";
+        transaction.execute(sql, params![id, to])?;
+    } else {
+        transaction.execute("UPDATE ledger SET id = id + 1", [])?;
+        let sql = "INSERT INTO sources (id, pipeline, topic, partition, cursor, ranges) SELECT id, ?1, ?2, ?3, ?4, 0 FROM ledger";
+        transaction.execute(sql, params![place.pipeline, place.topic, place.partition, to])?;
+    }
+    transaction.commit()?;
+    Ok(Moved::From(was.map(|row| row.cursor)))
 }
 
 fn held(transaction: &Transaction<'_>, parts: &[CheckedPart]) -> rusqlite::Result<Held> {

@@ -100,3 +100,31 @@ async fn a_table_that_is_not_there_is_an_error_with_its_code() {
         "{error:?}"
     );
 }
+
+/// `// t-3:  10 … 29`: the rows in the middle are taken out; of others none is touched.
+#[tokio::test]
+async fn rows_that_are_taken_out_are_gone_when_it_is_said() {
+    let client = database("remove").await;
+    events_table(&client).await;
+    for (token, offsets) in [("a", 10..20), ("b", 20..30), ("c", 15..16)] {
+        assert_eq!(
+            insert(&client, "events", &events(offsets), token).await,
+            Inserted::Clean
+        );
+    }
+    let elsewhere = [range("t", 4, 0, 100), range("u", 3, 0, 100), range("t", 3, 15, 15)];
+    assert_eq!(client.remove("events", &elsewhere).await.unwrap(), 0);
+    let middle = [range("t", 3, 12, 28)];
+    assert_eq!(
+        client.remove("events", &middle).await.unwrap(),
+        17,
+        "one is there twice"
+    );
+    let left = client.read_back("events", &[range("t", 3, 0, 100)]).await.unwrap();
+    assert_eq!(offsets(left), [10, 11, 28, 29]);
+    assert_eq!(client.remove("events", &middle).await.unwrap(), 0);
+    // What comes again afterwards is not taken for what was there before.
+    assert_eq!(insert(&client, "events", &events(12..15), "d").await, Inserted::Clean);
+    let again = client.read_back("events", &middle).await.unwrap();
+    assert_eq!(offsets(again), [12, 13, 14]);
+}
