@@ -36,6 +36,8 @@ enum End {
     Die(Duration),
     /// SIGSTOP.
     Stop,
+    /// This thread never goes on; the others do.
+    Hang,
 }
 
 impl Order {
@@ -43,14 +45,16 @@ impl Order {
         let mut words = text.split(':');
         let point = named(words.next().unwrap_or_default())?;
         let number = |word: &str| {
-            word.parse()
-                .map_err(|_| format!("'{word}' of '{text}' is no number: POINT:NTH:MICROSECONDS or POINT:NTH:stop"))
+            word.parse().map_err(|_| {
+                format!("'{word}' of '{text}' is no number: POINT:NTH:MICROSECONDS, POINT:NTH:stop or POINT:NTH:hang")
+            })
         };
         Ok(Order {
             point,
             nth: words.next().map_or(Ok(1), number)?,
             end: match words.next() {
                 Some("stop") => End::Stop,
+                Some("hang") => End::Hang,
                 word => End::Die(Duration::from_micros(word.map_or(Ok(0), number)?)),
             },
         })
@@ -70,6 +74,9 @@ pub(crate) fn pass(point: Point) {
     match order.end {
         // SAFETY: raise(3) takes no pointers. All threads stand still; this one goes on here after a SIGCONT.
         End::Stop => drop(unsafe { libc::raise(libc::SIGSTOP) }),
+        End::Hang => loop {
+            std::thread::park();
+        },
         End::Die(later) if later.is_zero() => die(),
         // The caller goes on with its call meanwhile.
         End::Die(later) => drop(std::thread::spawn(move || {
@@ -199,6 +206,8 @@ mod tests {
         };
         let (point, nth, end) = (Point::AfterBegin, 5, End::Stop);
         assert_eq!(Order::read("after-begin:5:stop"), Ok(Order { point, nth, end }));
+        let end = End::Hang;
+        assert_eq!(Order::read("after-begin:5:hang"), Ok(Order { point, nth, end }));
         assert_eq!(Order::read("insert-sent:3:1500"), order(Point::InsertSent, 3, 1500));
         assert_eq!(Order::read("after-poll"), order(Point::AfterPoll, 1, 0));
         assert!(Order::read("insert").unwrap_err().contains("between-tables"));

@@ -137,11 +137,24 @@ impl Scenario<'_> {
 
     /// The same; fails while Kafka takes somebody for a member of the group.
     pub fn ask_to_commit(&self, to: &Committed) -> KafkaResult<()> {
+        self.ask_to_commit_bytes(to, to.metadata.as_bytes())
+    }
+
+    /// The same with other metadata, which need not be text.
+    pub fn ask_to_commit_bytes(&self, to: &Committed, metadata: &[u8]) -> KafkaResult<()> {
         let consumer: BaseConsumer = self.group().create().unwrap();
         let mut list = TopicPartitionList::new();
         let mut element = list.add_partition(&to.topic, to.partition);
         element.set_offset(Offset::Offset(to.offset)).unwrap();
-        element.set_metadata(to.metadata.clone());
+        // SAFETY: the list has one element, without metadata; it frees what it is given here, which librdkafka has allocated and
+        // which is as long as it says.
+        unsafe {
+            let copy = rdkafka::bindings::rd_kafka_mem_malloc(std::ptr::null_mut(), metadata.len().max(1)).cast::<u8>();
+            copy.copy_from_nonoverlapping(metadata.as_ptr(), metadata.len());
+            let element = (*list.ptr()).elems;
+            (*element).metadata = copy.cast();
+            (*element).metadata_size = metadata.len();
+        }
         consumer.commit(&list, CommitMode::Sync)
     }
 
@@ -169,6 +182,12 @@ impl Scenario<'_> {
 
     /// Deletes a topic and makes it again with the same partitions.
     pub async fn make_again(&self, topic: &str) {
+        self.delete_topic(topic).await;
+        self.sluice(&["schema", "apply"]).await;
+    }
+
+    /// Deletes a topic; `sluice schema apply` makes it again.
+    pub async fn delete_topic(&self, topic: &str) {
         let admin: AdminClient<DefaultClientContext> = self.group().create().unwrap();
         let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
         admin.delete_topics(&[topic], &options).await.unwrap()[0]
@@ -180,6 +199,5 @@ impl Scenario<'_> {
             (!metadata.topics().iter().any(|there| there.name() == topic)).then_some(())
         })
         .await;
-        self.sluice(&["schema", "apply"]).await;
     }
 }

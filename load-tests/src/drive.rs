@@ -176,9 +176,15 @@ impl Drive {
             None
         };
         let target = wanted.unwrap_or_else(|| self.random.index(self.settings.targets.len()));
-        let Writing { version, schema_id } = self.writing[target];
+        let targets = self.settings.targets.len();
+        let (kind, of) = match kind {
+            Poison::ForeignSchema if targets > 1 => (kind, (target + 1) % targets),
+            Poison::ForeignSchema => (Poison::UnknownSchema, target),
+            _ => (kind, target),
+        };
+        let Writing { version, schema_id } = self.writing[of];
         let recipe = Recipe {
-            event_type: self.settings.targets[target].event,
+            event_type: self.settings.targets[of].event,
             version,
             schema_id,
             framing: &self.settings.targets[target].framing,

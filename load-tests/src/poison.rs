@@ -19,6 +19,9 @@ pub enum Poison {
     InvalidUtf8,
     /// A schema id that the registry never gave out, 1,999,999,999.
     UnknownSchema,
+    /// An event of another type, with its schema id: no version of the topic's subject has its fields. With one topic: like
+    /// `UnknownSchema`.
+    ForeignSchema,
     /// A prefix of three bytes, or a schema id header of three bytes that are no number.
     TruncatedPrefix,
     /// `occurred_at` three days ahead.
@@ -31,11 +34,12 @@ pub enum Poison {
 
 impl Poison {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Truncated,
         Self::Broken,
         Self::InvalidUtf8,
         Self::UnknownSchema,
+        Self::ForeignSchema,
         Self::TruncatedPrefix,
         Self::TimeOutOfRange,
         Self::TooLarge,
@@ -50,6 +54,7 @@ impl Poison {
             Self::Broken => "broken",
             Self::InvalidUtf8 => "invalid_utf8",
             Self::UnknownSchema => "unknown_schema",
+            Self::ForeignSchema => "foreign_schema",
             Self::TruncatedPrefix => "truncated_prefix",
             Self::TimeOutOfRange => "time_out_of_range",
             Self::TooLarge => "too_large",
@@ -94,7 +99,7 @@ impl Default for Mix {
 pub const UNKNOWN_SCHEMA_ID: u32 = 1_999_999_999;
 const AHEAD_MS: i64 = 3 * 24 * 3_600_000;
 
-/// What a poisoned event is made with.
+/// What a poisoned event is made with; for [`Poison::ForeignSchema`] type, version and schema are those of another topic.
 pub(crate) struct Recipe<'a> {
     pub event_type: EventType,
     pub version: u32,

@@ -164,6 +164,8 @@ impl<'p> Judge<'p> {
     /// Takes what the registry says of an id.
     pub fn learn(&mut self, id: u32, answer: &Answer) {
         let writer = match answer {
+            // As if nobody knew it: a version of the subject would have made the shape hold it.
+            Answer::Schema(schema) if !self.shape.covers(schema) => Err(Some("unknown_schema_id")),
             Answer::Schema(schema) => self.writer(schema),
             Answer::Unknown => Err(Some("unknown_schema_id")),
             Answer::Unusable => Err(None),

@@ -256,6 +256,13 @@ impl Collector {
         self.unknown_schemas.entry(partition).or_default().insert(id);
     }
 
+    /// Whether that was noted of this id in the batch.
+    pub fn is_unknown(&self, partition: Partition, id: u32) -> bool {
+        self.unknown_schemas
+            .get(&partition)
+            .is_some_and(|ids| ids.contains(&id))
+    }
+
     /// Unknown ids of one partition in the batch.
     pub fn unknown_count(&self, partition: Partition) -> usize {
         self.unknown_schemas.get(&partition).map_or(0, BTreeSet::len)

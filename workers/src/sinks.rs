@@ -4,21 +4,25 @@
 //! either finishes it or not, and the read-back waits until that is decided; after it, the rows are found. A gRPC sink
 //! applies a range with its cursor in one transaction, so that repeating it is harmless at every moment.
 
+mod clock;
+mod feedings;
 mod grpc;
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicUsize, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack, Range};
-use crash_points::{Mutation, Point, clock_ahead_ms, here, mutated};
+use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack};
+use crash_points::{Mutation, Point, here, mutated};
 use exactly_once_protocol::{Delivered, Partition};
 use pipeline::Pipeline;
 use tokio::sync::Semaphore;
 
+pub use self::clock::{SinkClock, unix_ms};
+pub use self::feedings::Unfed;
+use self::feedings::{Fed, note_refusals, together};
 use self::grpc::Grpc;
 use crate::guard::{Guard, Requests};
 use crate::metrics::Metrics;
@@ -37,62 +41,6 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// For the server to say what time it is.
 const CLOCK_WITHIN: Duration = Duration::from_secs(5);
-/// What the server says of the time is as old as its answer took, at most.
-const PROMPT: Duration = Duration::from_secs(1);
-
-/// The sink's clock, estimated: what ClickHouse told last, and how much time has passed since. This machine's wall clock says
-/// only where it begins: one that jumps an hour would put deadlines an hour away, and whoever settles them would wait for it.
-#[derive(Debug)]
-pub struct SinkClock {
-    began: Instant,
-    /// What has to be added to the milliseconds since then.
-    ahead_ms: AtomicI64,
-    known: AtomicBool,
-}
-
-impl Default for SinkClock {
-    fn default() -> SinkClock {
-        SinkClock {
-            began: Instant::now(),
-            ahead_ms: AtomicI64::new(unix_ms()),
-            known: AtomicBool::new(false),
-        }
-    }
-}
-
-impl SinkClock {
-    /// Takes what the server said when it was asked at this moment, and answered so much later; an answer that took long only
-    /// while nothing better is known. True once anything was taken.
-    pub fn learn(&self, server_ms: i64, asked: Instant, took: Duration) -> bool {
-        if took <= PROMPT || !self.is_known() {
-            let ahead_ms = server_ms - self.passed_ms(asked);
-            self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
-            self.known.store(true, Ordering::Relaxed);
-        }
-        true
-    }
-
-    /// Whether the server has ever told.
-    pub fn is_known(&self) -> bool {
-        self.known.load(Ordering::Relaxed)
-    }
-
-    /// Unix milliseconds on the sink's clock.
-    pub fn now_ms(&self) -> i64 {
-        self.passed_ms(Instant::now()) + self.ahead_ms.load(Ordering::Relaxed)
-    }
-
-    fn passed_ms(&self, at: Instant) -> i64 {
-        at.saturating_duration_since(self.began).as_millis() as i64
-    }
-}
-
-/// This machine's clock, Unix milliseconds. The rim is the only place that reads it.
-pub fn unix_ms() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as i64 + clock_ahead_ms())
-}
 
 /// All sinks of a worker; cheap to share, no state of a batch.
 pub struct Sinks {
@@ -118,85 +66,6 @@ pub struct Shipment {
     pub unfed: Option<Arc<Unfed>>,
 }
 
-/// Rollups that lack rows of some ranges.
-#[derive(Debug)]
-pub struct Unfed {
-    /// Which ones.
-    pub feeds: Vec<Feed>,
-    /// Of which rows.
-    pub ranges: Vec<Range>,
-    /// How many deliveries in a row the server has said that such a feeding failed in; one that it did not answer says nothing.
-    pub refused: Arc<AtomicU16>,
-}
-
-/// What one statement feeds to one rollup.
-struct Together<'a> {
-    feed: &'a Feed,
-    lack: Lack,
-    ranges: Vec<Range>,
-    of: Vec<&'a Unfed>,
-}
-
-/// What came of one feeding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fed {
-    Clean,
-    /// The server has said that it failed.
-    Refused,
-    /// Nothing was heard of it, or it was not sent.
-    Unknown,
-}
-
-/// Counts, once for each delivery, what the server has refused. A refusal of several together says of none that it was the
-/// reason: they go alone from then on.
-fn note_refusals<'a>(lacking: &[(&Unfed, Lack)], fed: impl Iterator<Item = (&'a Together<'a>, &'a Fed)> + Clone) {
-    for (unfed, _) in lacking {
-        let own = fed
-            .clone()
-            .filter(|(together, _)| together.of.iter().any(|one| std::ptr::eq(*one, *unfed)));
-        let refusals: Vec<bool> = own
-            .clone()
-            .filter(|(_, fed)| **fed == Fed::Refused)
-            .map(|(together, _)| together.of.len() == 1)
-            .collect();
-        if refusals.contains(&true) {
-            unfed.refused.fetch_add(1, Ordering::Relaxed);
-        } else if !refusals.is_empty() {
-            unfed.refused.fetch_max(1, Ordering::Relaxed);
-        } else if own.into_iter().all(|(_, fed)| *fed == Fed::Clean) {
-            unfed.refused.store(0, Ordering::Relaxed);
-        }
-    }
-}
-
-/// Partitions that lack the same are fed by one statement: the server looks once at what the rollup has. One whose feeding was
-/// refused before goes alone: it may be the reason, and must not take the others with it.
-fn together<'a>(lacking: &[(&'a Unfed, Lack)]) -> Vec<Together<'a>> {
-    let mut all: Vec<Together<'a>> = Vec::new();
-    let mut joined = BTreeMap::new();
-    for (unfed, lack) in lacking {
-        let was_refused = unfed.refused.load(Ordering::Relaxed) > 0;
-        for feed in &unfed.feeds {
-            let with = joined.get(&(&feed.rollup, *lack == Lack::All)).filter(|_| !was_refused);
-            let at = with.copied().unwrap_or_else(|| {
-                all.push(Together {
-                    feed,
-                    lack: *lack,
-                    ranges: Vec::new(),
-                    of: Vec::new(),
-                });
-                all.len() - 1
-            });
-            if !was_refused {
-                joined.insert((&feed.rollup, *lack == Lack::All), at);
-            }
-            all[at].ranges.extend(unfed.ranges.iter().cloned());
-            all[at].of.push(unfed);
-        }
-    }
-    all
-}
-
 /// One delivery of one batch.
 pub struct Delivery {
     /// Names the attempt.
@@ -218,11 +87,11 @@ pub fn query_prefix(pipeline: &str, token: u64) -> String {
 
 impl Sinks {
     /// Asks ClickHouse what time it is, and takes what it says unless the answer came late: nobody knows when in between it
-    /// was right. True once anything was taken.
+    /// was right. True once anything was taken, now or before.
     pub async fn learn_clock(&self) -> bool {
         let asked = Instant::now();
         match tokio::time::timeout(CLOCK_WITHIN, self.clickhouse.now_ms()).await {
-            Ok(Ok(server)) => return self.clock.learn(server, asked, asked.elapsed()),
+            Ok(Ok(server)) => self.clock.learn(server, asked, asked.elapsed()),
             Ok(Err(error)) => tracing::debug!(%error, "ClickHouse's clock cannot be read"),
             Err(_) => tracing::debug!("ClickHouse does not tell what time it is"),
         }
@@ -492,29 +361,5 @@ impl Sinks {
             row_hash: &rows.row_hash,
         };
         clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_sinks_clock_goes_on_from_what_the_server_has_told() {
-        let clock = SinkClock::default();
-        assert!(
-            (clock.now_ms() - unix_ms()).abs() < 60_000,
-            "its own machine's, before it was told"
-        );
-        let an_hour_ahead = unix_ms() + 3_600_000;
-        let asked = clock.began + Duration::from_secs(20);
-        assert!(!clock.is_known());
-        assert!(clock.learn(an_hour_ahead, asked, 3 * PROMPT), "better than nothing");
-        assert!(clock.learn(0, asked, 2 * PROMPT), "not better than what is known");
-        assert_eq!(
-            clock.now_ms() - clock.passed_ms(Instant::now()),
-            an_hour_ahead - 20_000,
-            "to the millisecond, whatever the wall clock says meanwhile"
-        );
     }
 }

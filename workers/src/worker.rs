@@ -1,7 +1,8 @@
 //! Wires a worker together: one lane per core, and beside them the tasks that lanes share (the sink's clock, newer
 //! rules, newer schemas, HTTP).
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -80,8 +81,10 @@ struct Worker {
     registry: Registry,
     rulebook: Rulebook,
     /// Sources for which a lane met a schema that the model does not cover.
-    wanted: Mutex<std::collections::BTreeSet<usize>>,
+    wanted: Mutex<BTreeSet<usize>>,
     evolve: Notify,
+    /// By source: how often its subject was read again.
+    read_again: Vec<AtomicU64>,
 }
 
 impl Surroundings for Worker {
@@ -112,6 +115,18 @@ impl Surroundings for Worker {
             .insert(source);
         self.evolve.notify_one();
     }
+
+    fn read_again(&self, source: usize) -> u64 {
+        self.read_again[source].load(Ordering::Acquire)
+    }
+}
+
+impl Worker {
+    fn was_read(&self, sources: &BTreeSet<usize>) {
+        for source in sources {
+            self.read_again[*source].fetch_add(1, Ordering::Release);
+        }
+    }
 }
 
 /// Runs a worker until `stop` is requested; then what is in flight finishes and it returns.
@@ -134,6 +149,7 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         )?,
         wanted: Mutex::default(),
         evolve: Notify::new(),
+        read_again: pipeline.sources.iter().map(|_| AtomicU64::new(0)).collect(),
         pipeline: Arc::clone(&pipeline),
     });
     let client = connection(&pipeline, &options.name)?;
@@ -289,8 +305,17 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
                 (model, revision)
             }
             () = worker.evolve.notified() => match evolved(&worker, &model, &sinks).await {
-                Ok(Some(newer)) => match worker.rulebook.first(&newer.catalog).await {
-                    Ok(revision) => (Arc::new(newer), revision),
+                Ok(Some((same, read))) if same.version == model.version => {
+                    // Whoever asked asks again, unless it has asked often enough.
+                    tokio::time::sleep(TRY_EVERY).await;
+                    worker.was_read(&read);
+                    (same, revision)
+                }
+                Ok(Some((newer, read))) => match worker.rulebook.first(&newer.catalog).await {
+                    Ok(revision) => {
+                        worker.was_read(&read);
+                        (newer, revision)
+                    }
                     Err(error) => {
                         tracing::error!(%error, "the rules do not fit the newer schemas");
                         // Partitions wait for this model: it is made again until the rules fit.
@@ -328,9 +353,13 @@ fn retry(worker: &Worker) {
     worker.evolve.notify_one();
 }
 
-/// The model with the shapes of every wanted source read anew, and the tables with their new columns. `None`: nobody
-/// wants anything.
-async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option<Model>, WorkerError> {
+/// The model with the shapes of every wanted source read anew, and the tables with their new columns; the same one if no shape has
+/// changed. And which sources those were. `None`: nobody wants anything.
+async fn evolved(
+    worker: &Worker,
+    model: &Arc<Model>,
+    sinks: &Sinks,
+) -> Result<Option<(Arc<Model>, BTreeSet<usize>)>, WorkerError> {
     let wanted = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
     if wanted.is_empty() {
         return Ok(None);
@@ -339,12 +368,17 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
     for source in &wanted {
         shapes[*source] = shape(worker, *source).await?;
     }
-    let newer = Model::new(Arc::clone(&worker.pipeline), shapes, model.version + 1).map_err(WorkerError::Model)?;
-    // Tables first: a block must never name a column that is not there.
-    complete_tables(&newer, &sinks.clickhouse, wanted.iter().copied()).await?;
+    let newer = if shapes == model.shapes {
+        Arc::clone(model)
+    } else {
+        let newer = Model::new(Arc::clone(&worker.pipeline), shapes, model.version + 1).map_err(WorkerError::Model)?;
+        // Tables first: a block must never name a column that is not there.
+        complete_tables(&newer, &sinks.clickhouse, wanted.iter().copied()).await?;
+        Arc::new(newer)
+    };
     let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|source| !wanted.contains(source));
-    Ok(Some(newer))
+    Ok(Some((newer, wanted)))
 }
 
 async fn first_model(worker: &Worker) -> Result<Model, WorkerError> {

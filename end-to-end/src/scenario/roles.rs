@@ -114,6 +114,27 @@ impl Scenario<'_> {
         self.waits(name, reason).await
     }
 
+    /// Starts a worker that finds partitions which an operator has to look after, and answers what it says of them.
+    pub async fn start_stopped_worker(&mut self, name: &str, code: &str) -> String {
+        self.launch_worker(name, Worker::default());
+        self.is_stopped(name, code).await
+    }
+
+    /// What a worker's `/readyz` says once partitions are stopped with this code; its metrics say so, too.
+    pub async fn is_stopped(&self, name: &str, code: &str) -> String {
+        let said = self.waits(name, code).await;
+        until(
+            format!("partitions of {name} to be counted with {code}"),
+            SETTLED_WITHIN,
+            async || {
+                let stopped = self.metric(name, "sluice_partitions_stopped", &[("code", code)]).await;
+                (stopped > 0.0).then_some(())
+            },
+        )
+        .await;
+        said
+    }
+
     /// What a role's `/readyz` says once it says `reason`.
     pub async fn waits(&self, name: &str, reason: &str) -> String {
         let url = format!("http://{}/readyz", self.roles[name].http);

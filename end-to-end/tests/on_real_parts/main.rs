@@ -16,5 +16,6 @@ mod prerequisites;
 mod watched;
 mod rollups;
 mod witnesses;
+mod stops;
 mod produce;
 mod red;

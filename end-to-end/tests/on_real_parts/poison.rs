@@ -38,7 +38,7 @@ fn ten_thousand_poison_records_in_a_row_stop_no_good_one() {
         assert_eq!(dead(&[("code", "too_large")]).await, count(Poison::TooLarge));
         assert_eq!(
             dead(&[("code", "unknown_schema_id")]).await,
-            count(Poison::UnknownSchema)
+            count(Poison::UnknownSchema) + count(Poison::ForeignSchema)
         );
         assert_eq!(dead(&[("code", "invalid_utf8")]).await, count(Poison::InvalidUtf8));
         assert_eq!(

@@ -106,7 +106,7 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         load.finished().await;
         scenario.group_is_empty().await;
         let promised = scenario.promised();
-        let said = scenario.start_waiting_worker("worker-a", "SLU-102").await;
+        let said = scenario.start_stopped_worker("worker-a", "SLU-102").await;
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));
         let stopped: Vec<&Committed> = promised.iter().filter(named).collect();
         assert!(!stopped.is_empty(), "{said}");

@@ -113,8 +113,8 @@ const OLDEST_WITHIN: Duration = Duration::from_secs(5);
 /// What [`Group::oldest`] has heard.
 #[derive(Debug, Default)]
 pub struct Oldest {
-    /// The oldest offset of each partition.
-    pub offsets: Vec<(Partition, i64)>,
+    /// The oldest offset of each partition, and the one behind its newest.
+    pub offsets: Vec<(Partition, i64, i64)>,
     /// Kafka has not told these.
     pub unanswered: Vec<Partition>,
 }
@@ -289,7 +289,7 @@ impl Group {
             for partition in partitions {
                 let topic = topics.name(partition);
                 match consumer.fetch_watermarks(topic, partition.partition, OLDEST_WITHIN) {
-                    Ok((low, _)) => oldest.offsets.push((partition, low)),
+                    Ok((low, high)) => oldest.offsets.push((partition, low, high)),
                     Err(error) => {
                         tracing::warn!(topic, partition = partition.partition, %error, "where it begins is not known yet");
                         oldest.unanswered.push(partition);

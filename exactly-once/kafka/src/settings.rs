@@ -91,9 +91,14 @@ pub(crate) fn outside(connection: &Connection) -> ClientConfig {
 pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     let mut config = base(connection);
     config.set("transactional.id", id);
-    // A connection that the other side has closed is told in the log alone, and has to be: see `transactions`.
-    config.set("log.connection.close", "true");
-    config.set_log_level(RDKafkaLogLevel::Info);
+    // That a connection broke is told in the log alone, and has to be: see `transactions`. Of the levels below this one
+    // librdkafka leaves out what it closes itself, and what has broken in the same way a moment ago.
+    let debug = match connection.properties.get("debug") {
+        Some(more) => format!("broker,{more}"),
+        None => "broker".to_owned(),
+    };
+    config.set("debug", debug);
+    config.set_log_level(RDKafkaLogLevel::Debug);
     config.set(
         "transaction.timeout.ms",
         connection.transaction_timeout.as_millis().to_string(),

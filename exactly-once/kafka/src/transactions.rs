@@ -6,9 +6,10 @@
 //! `transaction.timeout.ms` and readers of the offsets wait until then; after the commit was sent, the offsets say
 //! whether it took place.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crash_points::{Mutation, Point, here, mutated};
@@ -23,6 +24,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::Error;
 use crate::errors::{Verdict, verdict};
 use crate::group::Topics;
+use crate::presence::missing_topics;
 use crate::settings::{self, Connection};
 
 /// A record to be written in a transaction: an alert or a dead letter.
@@ -37,6 +39,12 @@ pub struct Message {
     /// Headers in order; a name may appear twice.
     pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
+
+/// For the brokers to say which topics there are.
+const TOPICS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often a thread that has no transaction to run takes in what librdkafka tells, which is kept until then.
+const LISTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// How the audit's topic is named, for a mutation alone.
 const AUDIT: &str = ".audit";
@@ -62,27 +70,44 @@ pub enum Answer {
     Ended(u64, TxnEnd),
 }
 
-struct Context {
+/// What librdkafka has told of a producer.
+#[derive(Default)]
+struct Heard {
+    /// Log lines, errors and delivery reports.
+    messages: AtomicU64,
     /// A connection broke: librdkafka sends requests that had no answer again, and the first copy may still be under way. One that
     /// ends a transaction would end a later one (DESIGN 5.16).
-    broken: Arc<AtomicBool>,
+    broken: AtomicBool,
 }
 
-/// How librdkafka 2.12 says that a connection broke on which requests may have been under way (`rd_kafka_broker_set_error`): in
-/// its log alone where the other side has closed it, and a second time of the same kind not at all for a while.
+impl Heard {
+    fn of_broker(&self, message: &str) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        if message.contains(WAS_UP) && !HARMLESS.iter().any(|words| message.contains(words)) {
+            self.broken.store(true, Ordering::Release);
+        }
+    }
+}
+
+struct Context(Arc<Heard>);
+
+/// How librdkafka 2.12 says that a connection broke on which requests may have been under way (`rd_kafka_broker_set_error`, which
+/// the log context `broker` has each time).
 const WAS_UP: &str = "in state UP";
+/// What it says so of, too: connections for the first question alone, which it closes when it knows all brokers, and ones on which
+/// nothing has come or gone for `connections.max.idle.ms`. Most often nobody has asked for anything; [`SILENT`] tells the other case.
+const HARMLESS: [&str; 2] = ["/bootstrap:", "idle time exceeded"];
+/// A request that had no answer when its connection was closed as an idle one has waited longer than this:
+/// `connections.max.idle.ms` less the two seconds by which librdkafka may close earlier, and a margin.
+const SILENT: Duration = Duration::from_millis(1_500);
 
 impl ClientContext for Context {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        if message.contains(WAS_UP) {
-            self.broken.store(true, Ordering::Release);
-        }
+        self.0.of_broker(message);
         tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
     }
     fn error(&self, error: KafkaError, reason: &str) {
-        if reason.contains(WAS_UP) {
-            self.broken.store(true, Ordering::Release);
-        }
+        self.0.of_broker(reason);
         tracing::warn!(target: "librdkafka", %error, reason, "kafka producer");
     }
 }
@@ -90,6 +115,7 @@ impl ClientContext for Context {
 impl ProducerContext for Context {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        self.0.messages.fetch_add(1, Ordering::Relaxed);
         if let Err((error, _)) = result {
             // The commit fails because of it; this line says which message it was about.
             tracing::warn!(%error, "a record of a transaction was not written");
@@ -149,22 +175,30 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
     if recipe.answers.send(Answer::Ready(epoch)).is_err() {
         return;
     }
-    while let Ok(next) = work.recv() {
+    loop {
+        let next = match work.recv_timeout(LISTEN_EVERY) {
+            Ok(next) => next,
+            Err(RecvTimeoutError::Timeout) => {
+                producer.listen();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         // A channel hands over what was sent before its sender was dropped. If this thread waited for a new epoch meanwhile, it
         // has fenced its successor, and would commit what the lane has given up. Asked with the epoch in hand: a lane that gives
         // up later than this has a successor whose epoch is newer.
         if given_up.load(Ordering::Acquire) {
             return;
         }
-        let epoch = next.epoch;
+        let (epoch, began) = (next.epoch, Instant::now());
         let end = run(recipe, &producer.producer, &next);
         if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
             return;
         }
-        producer.producer.poll(Duration::ZERO);
-        if producer.broken.load(Ordering::Acquire) {
+        producer.listen();
+        if producer.heard.broken.load(Ordering::Acquire) || began.elapsed() >= SILENT {
             // The outcome is certain, but a stray copy of a request may still be under way: a new epoch refuses it. Whatever broke
-            // since this producer was made counts: of a second time nothing may have been heard.
+            // since this producer was made counts.
             tracing::info!(
                 id = recipe.transactional_id,
                 "a connection broke: another producer goes on"
@@ -179,33 +213,44 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
 
 struct Fenced {
     producer: BaseProducer<Context>,
-    broken: Arc<AtomicBool>,
+    heard: Arc<Heard>,
+}
+
+impl Fenced {
+    /// Takes in all that librdkafka has told until now: one poll takes in one message.
+    fn listen(&self) {
+        loop {
+            let before = self.heard.messages.load(Ordering::Relaxed);
+            self.producer.poll(Duration::ZERO);
+            if self.heard.messages.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
 }
 
 /// A new producer whose `init_transactions` succeeded; waits as long as Kafka is away, ends when the lane gives up.
 fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
     loop {
-        let broken = Arc::new(AtomicBool::new(false));
+        let heard = Arc::new(Heard::default());
         let id = match mutated(Mutation::NoFence) {
             true => crate::mutated::nobodys(&recipe.transactional_id),
             false => recipe.transactional_id.clone(),
         };
-        let made: Result<BaseProducer<Context>, KafkaError> = settings::producer(&recipe.connection, &id)
-            .create_with_context(Context {
-                broken: Arc::clone(&broken),
-            });
+        let made: Result<BaseProducer<Context>, KafkaError> =
+            settings::producer(&recipe.connection, &id).create_with_context(Context(Arc::clone(&heard)));
         let outcome = made.and_then(|producer| {
             producer
                 .init_transactions(recipe.connection.transaction_timeout)
                 .map(|()| producer)
         });
         match outcome {
-            Ok(producer) => return Some(Fenced { producer, broken }),
+            Ok(producer) => return Some(Fenced { producer, heard }),
             Err(error) => {
                 tracing::warn!(id = recipe.transactional_id, %error, "cannot begin transactions yet, trying again");
                 match work.recv_timeout(Duration::from_millis(500)) {
-                    Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
-                    Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => return None,
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return None,
                     // The lane asks for nothing before `Ready`; if it did, it would never be answered otherwise.
                     Ok(early) => {
                         if recipe.answers.send(Answer::Ended(early.epoch, TxnEnd::Doubt)).is_err() {
@@ -225,13 +270,7 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
             let judged = verdict(&error);
             tracing::warn!(id = recipe.transactional_id, %error, ?judged, "a transaction did not commit");
             if matches!(error, KafkaError::Flush(_)) {
-                let timeout = recipe.connection.transaction_timeout;
-                tracing::warn!(
-                    id = recipe.transactional_id,
-                    ?timeout,
-                    "Kafka did not take the batch's alerts and dead letters in time; if it goes on, lower `batch.bytes_max` or raise \
-                     `limits.transaction_timeout`"
-                );
+                why_not_taken(recipe, work);
             }
             if judged == Verdict::Discard {
                 return TxnEnd::Doubt;
@@ -246,6 +285,26 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
                 }
             }
         }
+    }
+}
+
+/// librdkafka waits for a topic that is not there as for a broker that is slow.
+fn why_not_taken(recipe: &Recipe, work: &Work) {
+    let id = &recipe.transactional_id;
+    let topics: BTreeSet<&String> = work.messages.iter().map(|message| &message.topic).collect();
+    let topics: Vec<String> = topics.into_iter().cloned().collect();
+    match missing_topics(&recipe.connection, &topics, TOPICS_WITHIN) {
+        Ok(missing) if !missing.is_empty() => tracing::error!(
+            id,
+            missing = missing.join(", "),
+            "a batch's alerts, dead letters or audit record have no topic, and it waits: `sluice schema apply` makes it"
+        ),
+        _ => tracing::warn!(
+            id,
+            timeout = ?recipe.connection.transaction_timeout,
+            "Kafka did not take the batch's alerts and dead letters in time; if it goes on, lower `batch.bytes_max` or raise \
+             `limits.transaction_timeout`"
+        ),
     }
 }
 
@@ -348,4 +407,74 @@ fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaErro
         }
     }
     Ok(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    fn recipe(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> Recipe {
+        Recipe {
+            connection: Connection {
+                brokers: vec![cluster.bootstrap_servers()],
+                properties: BTreeMap::new(),
+                group: "shop".to_owned(),
+                client: "test".to_owned(),
+                session_timeout: Duration::from_secs(6),
+                transaction_timeout: Duration::from_secs(5),
+                poll_interval_max: Duration::from_secs(30),
+            },
+            transactional_id: "shop-0".to_owned(),
+            topics: Topics::new(Vec::new()),
+            answers: sync_channel(1).0,
+        }
+    }
+
+    fn made(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> Fenced {
+        let (_lane, work) = sync_channel(1);
+        let made = fenced(&recipe(cluster), &work).expect("the lane has not given up");
+        made.listen();
+        assert!(!made.heard.broken.load(Ordering::Acquire), "nothing has happened yet");
+        made
+    }
+
+    fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !holds() {
+            assert!(Instant::now() < deadline, "librdkafka says it in other words: {what}");
+        }
+    }
+
+    /// The words are librdkafka's own, and another version may choose others.
+    #[test]
+    fn a_producer_hears_each_time_that_its_connection_broke() {
+        let cluster = MockCluster::new(1).expect("librdkafka's own broker");
+        let made = made(&cluster);
+        // The second time of the same kind, too, which librdkafka tells at no other level. A connection that was not up again yet
+        // has nothing to tell.
+        for _ in 0..2 {
+            until("that it broke", || {
+                cluster.broker_down(1).expect("closes its connections");
+                made.producer.poll(Duration::from_millis(300));
+                cluster.broker_up(1).expect("takes connections again");
+                made.producer.poll(Duration::from_millis(300));
+                made.heard.broken.swap(false, Ordering::AcqRel)
+            });
+        }
+    }
+
+    /// Scenario: nobody asks for anything until connections are closed as idle ones, which is after four seconds at the latest.
+    #[test]
+    fn a_connection_that_nobody_used_did_not_break() {
+        let cluster = MockCluster::new(1).expect("librdkafka's own broker");
+        let made = made(&cluster);
+        let told = made.heard.messages.load(Ordering::Relaxed);
+        made.producer.poll(Duration::from_secs(7));
+        assert!(made.heard.messages.load(Ordering::Relaxed) > told, "of their closing");
+        assert!(!made.heard.broken.load(Ordering::Acquire));
+    }
 }

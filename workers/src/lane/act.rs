@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
+use std::time::Instant;
 
 use clickhouse_sink::Feed;
 use crash_points::unless_given_up;
@@ -76,10 +77,13 @@ impl LaneLoop {
                     task.abort();
                 }
             }
-            Action::NewProducer { epoch } => self.new_producer(epoch),
+            Action::NewProducer { epoch } => {
+                self.given_up();
+                self.new_producer(epoch);
+            }
             Action::StopCollecting(partitions) => {
                 if partitions.iter().any(|partition| self.collector.held(*partition) > 0) {
-                    self.close()?;
+                    self.close(group)?;
                 }
                 self.idle(group, &partitions)?;
                 self.quiet(partitions);
@@ -98,6 +102,25 @@ impl LaneLoop {
             Ok(transactor) => self.transactor = Some(transactor),
             Err(error) => tracing::error!(lane = self.settings.slot, %error, "no producer"),
         }
+    }
+
+    /// A transaction that has not ended when another producer is asked for: a call hangs, or partitions had to go.
+    fn given_up(&mut self) {
+        if let Some((epoch, since)) = self.transacting {
+            tracing::warn!(
+                lane = self.settings.slot,
+                after = ?since.elapsed(),
+                "a transaction was given up before it ended; another producer fences it, and its outcome is read back"
+            );
+            self.transaction_ended(epoch, "given_up");
+        }
+    }
+
+    pub(super) fn transaction_ended(&mut self, epoch: u64, outcome: &str) {
+        // One that was given up may still answer while the next one runs.
+        self.transacting = self.transacting.filter(|(open, _)| *open != epoch);
+        let labels = vec![("outcome", outcome.to_owned())];
+        self.shared.metrics.transactions.get_or_create(&labels).inc();
     }
 
     /// Makes librdkafka fetch from here: by the assignment itself if the group still waits for it, else by a seek.
@@ -223,6 +246,7 @@ impl LaneLoop {
                 };
                 // The thread has ended: a new producer is needed.
                 if transactor.run(work) {
+                    self.transacting = Some((epoch, Instant::now()));
                     None
                 } else {
                     Some(TxnEnd::Doubt)

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
+use exactly_once_kafka::Group;
 use exactly_once_protocol::{BatchId, Event, Kind};
 
+use super::flow::{Mode, Wait};
+use super::report::BRAKED;
 use super::{Held, LaneError, LaneLoop};
 use crate::sinks::Shipment;
-use crate::transform::transform;
+use crate::transform::{Outputs, transform};
 
 impl LaneLoop {
     /// True once a batch may close: `linger` is over, or enough rows are there.
@@ -22,7 +25,7 @@ impl LaneLoop {
 
     pub(super) fn full(&self) -> bool {
         let batch = &self.model.pipeline.batch;
-        self.collector.records() >= batch.rows_max || self.collector.bytes() >= batch.bytes_max
+        self.collector.records() >= batch.rows_max.min(self.records_max) || self.collector.bytes() >= batch.bytes_max
     }
 
     /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.
@@ -33,7 +36,7 @@ impl LaneLoop {
     }
 
     /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.
-    pub(super) fn close(&mut self) -> Result<(), LaneError> {
+    pub(super) fn close(&mut self, group: &Group) -> Result<(), LaneError> {
         if self.collector.records() == 0 {
             return Ok(());
         }
@@ -50,9 +53,27 @@ impl LaneLoop {
         here(Point::AfterTransform);
         tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
         if let Some(why) = self.brake.take(&outputs) {
-            self.braked(&why, &outputs);
-            return Ok(());
+            self.braked(&why);
+            return self.take_back(group, &outputs, Wait::Brake);
         }
+        // One record's charges go on whatever they are: the sink's health tells of them, and nothing could be cut off.
+        let sinks = Arc::clone(&self.shared.sinks);
+        if records > 1
+            && let Some((sink, partition)) = sinks.too_large(&outputs)
+        {
+            self.records_max = records / 2;
+            let (lane, topic, records_max) = (&self.settings.slot, self.topics.name(partition), self.records_max);
+            tracing::info!(
+                lane,
+                sink,
+                topic,
+                records,
+                records_max,
+                "a range's charges are too many for one message"
+            );
+            return self.take_back(group, &outputs, Wait::Pressure);
+        }
+        self.records_max = self.records_max.saturating_add(self.records_max / 4 + 1);
         for output in &outputs.ranges {
             if let Some(flow) = self.flows.get_mut(&output.range.partition) {
                 flow.start = output.range.end;
@@ -99,22 +120,32 @@ impl LaneLoop {
     }
 
     /// Most of the batch would become dead letters: nothing of it is promised, and the lane waits for an operator.
-    fn braked(&mut self, why: &str, outputs: &crate::transform::Outputs) {
+    fn braked(&self, why: &str) {
         tracing::error!(
             lane = self.settings.slot,
-            code = "SLU-201",
+            code = BRAKED,
             why,
             "the dead-letter brake has stopped this lane"
         );
         self.shared
             .health
             .part(&self.settings.slot)
-            .ready(false, &format!("SLU-201: {why}"));
+            .ready(false, &format!("{BRAKED}: {why}"));
+    }
+
+    /// Nothing of a closed batch is promised: its records will come again. Until they do, their partitions wait, whatever else
+    /// happens in this turn: a record behind them would begin a range that leaves them out.
+    fn take_back(&mut self, group: &Group, outputs: &Outputs, wait: Wait) -> Result<(), LaneError> {
         for output in &outputs.ranges {
-            if let Some(flow) = self.flows.get_mut(&output.range.partition) {
+            let partition = output.range.partition;
+            if let Some(flow) = self.flows.get_mut(&partition) {
                 flow.start = output.range.start;
                 flow.next = output.range.start;
+                if flow.mode == Mode::New && flow.wait.is_none() {
+                    self.hold_back(group, partition, wait)?;
+                }
             }
         }
+        Ok(())
     }
 }

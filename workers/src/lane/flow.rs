@@ -76,6 +76,15 @@ impl Flow {
     };
 }
 
+/// What is known of a schema that the versions of a source's subject do not have.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Foreign {
+    /// The subject had been read again so often when the schema was first seen.
+    Asked { reads: u64 },
+    /// Its events become dead letters until then.
+    Believed { until: Instant },
+}
+
 /// What became of a record's schema.
 enum Found {
     Plan(std::sync::Arc<Plan>),
@@ -131,6 +140,9 @@ impl LaneLoop {
 
     /// Decodes a record into its collector. `Err`: the partition has to wait, and the record will come again.
     fn take(&mut self, partition: Partition, flow: Flow, message: &BorrowedMessage<'_>) -> Result<(), Wait> {
+        if flow.mode == Mode::New && self.collector.records() >= self.records_max {
+            return Err(Wait::Pressure);
+        }
         let source = usize::from(partition.topic);
         let pipeline = std::sync::Arc::clone(&self.model.pipeline);
         let described = &pipeline.sources[source];
@@ -174,7 +186,9 @@ impl LaneLoop {
                         Found::Plan(plan) => Ok((plan, body)),
                         Found::Unknown => {
                             self.note_unknown(partition, flow.mode, id);
-                            let reason = format!("the registry does not know schema id {id}");
+                            let subject = &described.subject;
+                            let reason =
+                                format!("the registry has no schema id {id} among the versions of subject {subject}");
                             let mut refused = refusal(Stage::Schema, "unknown_schema_id", reason, "", Some(id));
                             refused.attempts = pipeline.dead_letters.attempts;
                             Err(refused)
@@ -244,6 +258,10 @@ impl LaneLoop {
             // The promise's verdict stands, whatever the registry says by now.
             return Found::Unknown;
         }
+        if settling.is_none() && self.collector.is_unknown(partition, id) {
+            // So does the range's: it will be rebuilt with one verdict for all of its events.
+            return Found::Unknown;
+        }
         let model = settling.map_or(&self.model, |settling| &settling.model);
         if let Some(plan) = self.plans.get(&(model.version, source, id)) {
             return Found::Plan(std::sync::Arc::clone(plan));
@@ -251,17 +269,14 @@ impl LaneLoop {
         let Some(schema) = self.schemas.get(&id).cloned() else {
             let believed = self.unknown.get(&id).is_some_and(|until| *until > Instant::now());
             if believed && settling.is_none() {
-                if self.collector.unknown_count(partition) >= UNKNOWN_SCHEMAS_MAX {
-                    return Found::Later(Wait::Pressure);
-                }
-                return Found::Unknown;
+                return self.unknown_to(partition);
             }
             self.ask_for_schema(id, Duration::ZERO);
             return Found::Later(Wait::Schema(id));
         };
         if !model.shapes[source].covers(&schema.avro) {
-            self.shared.surroundings.evolve(source);
-            return Found::Later(Wait::Model);
+            let new = settling.is_none();
+            return self.foreign(partition, source, id, new);
         }
         match Plan::compile(&schema.avro, &model.shapes[source]) {
             Ok(plan) => {
@@ -271,6 +286,43 @@ impl LaneLoop {
                 Found::Plan(plan)
             }
             Err(error) => Found::Unfit(format!("schema id {id}: {error}")),
+        }
+    }
+
+    /// The registry knows the id, but the versions of the source's subject, as they were read last, do not have such fields: it is
+    /// newer than that, or of another subject. The latter is believed once the subject was read again often enough.
+    fn foreign(&mut self, partition: Partition, source: usize, id: u32, new: bool) -> Found {
+        let reads = self.shared.surroundings.read_again(source);
+        let attempts = u64::from(self.model.pipeline.dead_letters.attempts);
+        let asked = Foreign::Asked { reads };
+        let found = self.foreign.entry((source, id)).or_insert(asked);
+        match *found {
+            Foreign::Believed { until } if new && until > Instant::now() => return self.unknown_to(partition),
+            Foreign::Believed { .. } => *found = asked,
+            // One that was under way when it was asked for says nothing.
+            Foreign::Asked { reads: first } if new && reads > first + attempts => {
+                *found = Foreign::Believed {
+                    until: Instant::now() + UNKNOWN_FOR,
+                };
+                let subject = &self.model.pipeline.sources[source].subject;
+                tracing::warn!(
+                    id,
+                    subject,
+                    "the schema of this id is no version of the topic's subject: its events become dead letters"
+                );
+                return self.unknown_to(partition);
+            }
+            Foreign::Asked { .. } => {}
+        }
+        self.shared.surroundings.evolve(source);
+        Found::Later(Wait::Model)
+    }
+
+    /// A promise pins the ids that its range holds to be unknown, and has room for so many.
+    fn unknown_to(&self, partition: Partition) -> Found {
+        match self.collector.unknown_count(partition) >= UNKNOWN_SCHEMAS_MAX {
+            true => Found::Later(Wait::Pressure),
+            false => Found::Unknown,
         }
     }
 
@@ -324,7 +376,7 @@ impl LaneLoop {
 
     // --- holding and releasing ---------------------------------------------------------------------------------------
 
-    fn hold_back(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
+    pub(super) fn hold_back(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
         if let Some(flow) = self.flows.get_mut(&partition) {
             flow.wait = Some(wait);
             self.shared
@@ -356,10 +408,6 @@ impl LaneLoop {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn release_for_model(&mut self, group: &Group) -> Result<(), LaneError> {
-        self.release(group, |wait| matches!(wait, Wait::Model | Wait::Brake))
     }
 
     /// Back-pressure: pause at the high mark, resume below the low one. A partition also waits alone when it holds more

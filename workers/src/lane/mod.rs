@@ -22,9 +22,7 @@ use std::time::{Duration, Instant};
 
 use exactly_once_kafka::transactions::Recipe;
 use exactly_once_kafka::{Answer, Connection, Group, Moved, Oldest, Polled, Start, Topics, Transactor, Unanswered};
-use exactly_once_protocol::{
-    BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, StopCode, sink_id,
-};
+use exactly_once_protocol::{BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, sink_id};
 use rules::Revision;
 use thiserror::Error;
 
@@ -36,7 +34,7 @@ use crate::model::Model;
 use crate::settle::Present;
 use crate::sinks::{Shipment, Sinks};
 use crate::transform::TransformError;
-use flow::Flow;
+use flow::{Flow, Foreign, Wait};
 use settling::Settling;
 
 const RECORDS_A_TURN: usize = 2_000;
@@ -56,8 +54,11 @@ pub trait Surroundings: Send + Sync {
     fn documents(&self, rules: (u64, u64)) -> futures::future::BoxFuture<'_, Option<Arc<Vec<(String, String)>>>>;
     /// A schema by its id; waits while the registry is away. `Err`: definite, with the reason.
     fn schema(&self, id: u32) -> futures::future::BoxFuture<'_, Result<Arc<registry_cache::Schema>, String>>;
-    /// A writer's schema has fields that the model lacks: a newer model will come through the inbox.
+    /// A writer's schema has fields that the model lacks: the source's subject is read again, and what came of it will come through
+    /// the inbox.
     fn evolve(&self, source: usize);
+    /// How often that was done for a source.
+    fn read_again(&self, source: usize) -> u64;
 }
 
 /// Everything that a lane shares with its worker.
@@ -193,6 +194,8 @@ pub struct LaneLoop {
     began: Instant,
     recipe: Recipe,
     transactor: Option<Transactor>,
+    /// A transaction without an answer: its epoch, and since when.
+    transacting: Option<(u64, Instant)>,
     answers: Receiver<Answer>,
     inbox: Receiver<Inbox>,
     sender: SyncSender<Inbox>,
@@ -214,7 +217,11 @@ pub struct LaneLoop {
     /// Ids that the registry definitely does not know, and until when that is believed.
     unknown: BTreeMap<u32, Instant>,
     asking: BTreeMap<u32, u32>,
+    /// By source and id.
+    foreign: BTreeMap<(usize, u32), Foreign>,
     brake: Brake,
+    /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
+    records_max: usize,
     /// What was found of a partition when the group gave it, in words.
     found: BTreeMap<Partition, String>,
     /// Kafka's id of each topic when its partitions were taken.
@@ -271,6 +278,7 @@ impl LaneLoop {
             began: Instant::now(),
             recipe,
             transactor: None,
+            transacting: None,
             answers,
             inbox,
             sender: sender.clone(),
@@ -288,7 +296,9 @@ impl LaneLoop {
             plans: BTreeMap::new(),
             unknown: BTreeMap::new(),
             asking: BTreeMap::new(),
+            foreign: BTreeMap::new(),
             brake,
+            records_max: usize::MAX,
             found: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             stopped: BTreeSet::new(),
@@ -330,7 +340,7 @@ impl LaneLoop {
             self.take_answers(group)?;
             self.settle_what_is_ready(group)?;
             if self.should_close() {
-                self.close()?;
+                self.close(group)?;
             }
             self.swap_model(group)?;
             self.carry_out(group)?;
@@ -441,12 +451,7 @@ impl LaneLoop {
                 Answer::Ready(epoch) => Event::ProducerReady { epoch },
                 Answer::Ended(epoch, end) => {
                     tracing::debug!(lane = self.settings.slot, epoch, ?end, "transaction ended");
-                    let outcome = format!("{end:?}").to_lowercase();
-                    self.shared
-                        .metrics
-                        .transactions
-                        .get_or_create(&vec![("outcome", outcome)])
-                        .inc();
+                    self.transaction_ended(epoch, &format!("{end:?}").to_lowercase());
                     Event::TxnEnded { epoch, end }
                 }
             };
@@ -460,7 +465,7 @@ impl LaneLoop {
                 Inbox::Delivered { batch, outcome } => {
                     // The next batch is closed first, so that its promise rides in this one's commit.
                     if outcome == Delivered::Clean && self.machine.standing().waiting == 0 && self.ripe() {
-                        self.close()?;
+                        self.close(group)?;
                     }
                     self.events.push_back(Event::Delivered { batch, outcome });
                 }
@@ -498,42 +503,21 @@ impl LaneLoop {
         }
         if let Some((model, revision)) = self.next_model.take() {
             let reshaped = model.version != self.model.version;
+            let ruled = (revision.number, revision.digest) != (self.revision.number, self.revision.digest);
             self.model = model;
             self.revision = revision;
             self.shared.metrics.rules_revision.set(self.revision.number);
-            if self.brake.release() {
+            // A subject that was read again and is as it was mends nothing.
+            if (reshaped || ruled) && self.brake.release() {
                 self.shared.health.part(&self.settings.slot).ready(true, "");
             }
             if reshaped {
                 self.plans.retain(|(version, _, _), _| *version == self.model.version);
                 self.restart_settlings(group)?;
             }
-            self.release_for_model(group)?;
+            let braked = self.brake.tripped();
+            self.release(group, |wait| wait == Wait::Model || (wait == Wait::Brake && !braked))?;
         }
         Ok(())
-    }
-
-    /// librdkafka does not say of which partition an offset is gone, and says it once: Kafka is asked until it has answered for
-    /// each that is read.
-    fn ask_for_oldest(&self, group: &Group, partitions: Vec<Partition>) {
-        if partitions.is_empty() {
-            return;
-        }
-        let (ask, sender) = (group.oldest(partitions), self.sender.clone());
-        self.shared.runtime.spawn_blocking(move || {
-            act::tell(&sender, Inbox::Oldest(ask()));
-        });
-    }
-
-    fn offsets_gone(&mut self, group: &Group, oldest: Oldest) {
-        for (partition, low) in oldest.offsets {
-            if self.flows.get(&partition).is_some_and(|flow| flow.next < low) {
-                self.events
-                    .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
-            }
-        }
-        let mut still = oldest.unanswered;
-        still.retain(|partition| self.flows.contains_key(partition));
-        self.ask_for_oldest(group, still);
     }
 }

@@ -1,14 +1,16 @@
 //! Reads where partitions stand: committed offsets with their promises, and what topics and sinks say of them. On threads of
 //! their own: each question may have to wait, for a transaction that is open or a server that is away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use exactly_once_kafka::{Group, Reader, Start};
+use exactly_once_kafka::{Group, Oldest, Reader, Start};
 use exactly_once_protocol::{Event, Offsets, Partition, StopCode, Wanted};
 
 use super::act::tell;
+use super::flow::Flow;
 use super::{Inbox, LaneLoop};
 use crate::sinks::Sinks;
 use crate::witnesses::{described, witnesses};
@@ -83,15 +85,57 @@ impl LaneLoop {
             .runtime
             .spawn_blocking(move || match reader.topic_ids(&partitions, ANSWER_WITHIN) {
                 Ok(ids) => {
-                    let replaced = known
-                        .iter()
-                        .filter(|(topic, id)| ids.get(topic).is_some_and(|now| now != *id));
-                    for (topic, _) in replaced {
-                        tell(&sender, Inbox::TopicReplaced(*topic));
+                    for topic in replaced(&known, &ids) {
+                        tell(&sender, Inbox::TopicReplaced(topic));
                     }
                 }
                 Err(error) => tracing::debug!(%error, "topics cannot be looked at"),
             });
+    }
+
+    /// librdkafka does not say of which partition an offset is gone, and says it once: Kafka is asked until it has answered for
+    /// each that is read.
+    pub(super) fn ask_for_oldest(&self, group: &Group, partitions: Vec<Partition>) {
+        if partitions.is_empty() {
+            return;
+        }
+        let known = self.topic_ids.clone();
+        let (ask, reader, sender) = (group.oldest(partitions.clone()), group.reader(), self.sender.clone());
+        self.shared.runtime.spawn_blocking(move || {
+            let mut oldest = ask();
+            match reader.topic_ids(&partitions, ANSWER_WITHIN) {
+                // A topic that was made again has other offsets, and that is what has to be said of it.
+                Ok(ids) => {
+                    let replaced = replaced(&known, &ids);
+                    oldest
+                        .offsets
+                        .retain(|(partition, ..)| !replaced.contains(&partition.topic));
+                    for topic in replaced {
+                        tell(&sender, Inbox::TopicReplaced(topic));
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "topics cannot be looked at");
+                    let asked = oldest.offsets.drain(..).map(|(partition, ..)| partition);
+                    oldest.unanswered.extend(asked);
+                }
+            }
+            tell(&sender, Inbox::Oldest(oldest));
+        });
+    }
+
+    pub(super) fn offsets_gone(&mut self, group: &Group, oldest: Oldest) {
+        for (partition, low, high) in oldest.offsets {
+            // Behind the end of a log that has lost records: those that come there next are others.
+            let gone = |flow: &Flow| flow.next < low || flow.next > high;
+            if self.flows.get(&partition).is_some_and(gone) {
+                self.events
+                    .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+            }
+        }
+        let mut still = oldest.unanswered;
+        still.retain(|partition| self.flows.contains_key(partition));
+        self.ask_for_oldest(group, still);
     }
 
     pub(super) fn topic_replaced(&mut self, topic: u16) {
@@ -99,6 +143,12 @@ impl LaneLoop {
         let stopped = of_topic.map(|partition| Event::Unsettled(*partition, StopCode::TopicReplaced));
         self.events.extend(stopped);
     }
+}
+
+/// Topics whose ids are others now.
+fn replaced(known: &BTreeMap<u16, u128>, now: &BTreeMap<u16, u128>) -> Vec<u16> {
+    let other = |(topic, id): &(&u16, &u128)| now.get(topic).is_some_and(|now| now != *id);
+    known.iter().filter(other).map(|(topic, _)| *topic).collect()
 }
 
 impl Reading {

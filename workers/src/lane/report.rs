@@ -6,6 +6,10 @@ use exactly_once_kafka::Group;
 use exactly_once_protocol::{Partition, StopCode};
 
 use super::LaneLoop;
+use super::flow::Wait;
+
+/// The code of a lane that the dead-letter brake has stopped, with all partitions that it reads.
+pub(super) const BRAKED: &str = "SLU-201";
 
 impl LaneLoop {
     /// The part of the worker's health that says that a partition is stopped.
@@ -23,9 +27,14 @@ impl LaneLoop {
         for partition in over {
             self.part_of(partition).remove();
         }
-        for code in StopCode::ALL {
-            let count = stops.iter().filter(|(_, of)| *of == code).count();
-            let labels = vec![("code", code.code().to_string()), ("lane", self.settings.slot.clone())];
+        let braked = self
+            .flows
+            .values()
+            .filter(|flow| flow.wait == Some(Wait::Brake))
+            .count();
+        let by_code = StopCode::ALL.map(|code| (code.code(), stops.iter().filter(|(_, of)| *of == code).count()));
+        for (code, count) in by_code.into_iter().chain([(BRAKED, braked)]) {
+            let labels = vec![("code", code.to_string()), ("lane", self.settings.slot.clone())];
             self.shared.metrics.stopped.get_or_create(&labels).set(count as i64);
         }
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use exactly_once_kafka::Group;
 use exactly_once_protocol::{Event, Kind, Partition, Promise, Range, RangeOutput, StopCode};
@@ -22,9 +23,13 @@ use crate::transform::{Outputs, transform};
 /// are repeated without end, like those of the table itself.
 const REFUSED_MAX: u16 = 5;
 
+/// Promises that are complete wait so long, from their beginning, for others that lack a schema or their rules.
+const TOGETHER_WITHIN: Duration = Duration::from_secs(2);
+
 /// One promise that is being settled.
 pub(super) struct Settling {
     ticket: u64,
+    began: Instant,
     pub promise: Promise,
     /// The model that its columns are built with.
     pub model: Arc<Model>,
@@ -86,6 +91,7 @@ impl LaneLoop {
             partition,
             Settling {
                 ticket,
+                began: Instant::now(),
                 promise,
                 model: Arc::clone(&self.model),
                 collector: Collector::default(),
@@ -198,8 +204,13 @@ impl LaneLoop {
         for partition in complete {
             self.compare(partition, &mut compiled)?;
         }
-        // Those whose read-back is there will be complete within moments: they travel together.
-        let soon = self.settling.values().any(|s| s.ready.is_none() && s.present.is_some());
+        // Those whose read-back is there will be complete within moments: they travel together. One that waits for the registry or
+        // for the rules may wait for long.
+        let waits = |partition: &Partition| self.flows.get(partition).is_some_and(|flow| flow.wait.is_some());
+        let soon = self.settling.iter().any(|(partition, s)| {
+            let delayed = s.documents.is_none() || waits(partition);
+            s.ready.is_none() && s.present.is_some() && !(delayed && s.began.elapsed() > TOGETHER_WITHIN)
+        });
         if !soon && self.machine.standing().waiting == 0 {
             self.send_ready();
         }

@@ -8,15 +8,30 @@ use pipeline::GrpcSink;
 use prost::Message as _;
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::outcome::Kind;
-use proto::delivery::v1::{DeliverRequest, GetCursorsRequest, Part, Source};
+use proto::delivery::v1::{Charge, DeliverRequest, GetCursorsRequest, Part, Source};
 use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Delivery, RETRY_FIRST, RETRY_MAX, Sinks};
 use crate::records::charges_digest;
+use crate::transform::Outputs;
 
 /// A gRPC call that takes longer is repeated: the receiver answers `already applied` if it had worked.
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// A part without its charges has no more bytes than this: a topic's name of 249, a digest, numbers.
+const PART_HEAD: usize = 512;
+
+/// How many bytes of parts go into one message: room is left for what stands around them.
+fn fits(sink: &Grpc) -> usize {
+    sink.settings.message_bytes_max / 10 * 9
+}
+
+/// What a charge takes in a part.
+fn charge_bytes(charge: &Charge) -> usize {
+    let bytes = charge.encoded_len();
+    1 + prost::length_delimiter_len(bytes) + bytes
+}
 
 /// One gRPC sink.
 pub(super) struct Grpc {
@@ -91,6 +106,18 @@ impl Sinks {
         }
     }
 
+    /// A sink to which some range's charges cannot be told in one message, and the range's partition. A range is one part and
+    /// cannot be divided once it is promised.
+    pub fn too_large(&self, outputs: &Outputs) -> Option<(&str, Partition)> {
+        let largest = outputs
+            .charges
+            .iter()
+            .map(|(partition, charges)| (charges.iter().map(charge_bytes).sum::<usize>(), *partition))
+            .max()?;
+        let sink = self.grpc.iter().min_by_key(|sink| sink.settings.message_bytes_max)?;
+        (largest.0 + PART_HEAD > fits(sink)).then_some((&sink.settings.name, largest.1))
+    }
+
     /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
     fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
         let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
@@ -117,7 +144,7 @@ impl Sinks {
                 first: begins.contains(&range.partition),
             };
             let length = part.encoded_len() + 16;
-            if bytes + length > sink.settings.message_bytes_max * 9 / 10 && !parts.is_empty() {
+            if bytes + length > fits(sink) && !parts.is_empty() {
                 messages.push(std::mem::take(&mut parts));
                 bytes = 0;
             }
