@@ -47,9 +47,10 @@ impl Driven {
 }
 
 impl Driver {
-    /// Begins to drive what the pipeline file of this directory says, `words` on top.
-    pub fn start(dir: &Path, words: &[String]) -> Driver {
-        let (report, log) = (dir.join("driven.json"), dir.join("drive.log"));
+    /// Begins to drive what the pipeline file of this directory says, `words` on top. `name` is of its files, `drive.log`: each
+    /// of one directory has another, and another seed.
+    pub fn start(dir: &Path, name: &str, words: &[String]) -> Driver {
+        let (report, log) = (dir.join(format!("{name}.json")), dir.join(format!("{name}.log")));
         let child = Command::new(program("sluice-drive"))
             .arg("--pipeline")
             .arg(dir.join("pipeline.yaml"))

@@ -8,9 +8,10 @@ mod brokers;
 mod services;
 mod changes;
 mod clocks;
+mod poison;
 
 pub(crate) use brokers::leader;
-use end_to_end::shop::Rules;
+use end_to_end::{Scenario, shop::Rules};
 pub(crate) use storage::{AN_INSERT, at_a_rename};
 
 use crate::rig::Rig;
@@ -40,8 +41,8 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 2,
         name: "freezes",
-        what: "a worker stands still past the insert's deadline, the session and the transaction",
-        how: "SIGSTOP, SIGCONT",
+        what: "a worker stands still past the insert's deadline, the session and the transaction; while an insert of its is in flight, and in its transactions",
+        how: "SIGSTOP, SIGCONT; TCP proxy; crash points of a test build",
     },
     Family {
         number: 3,
@@ -59,7 +60,7 @@ pub const FAMILIES: [Family; 20] = [
         number: 5,
         name: "refusals",
         what: "ClickHouse answers 200 with an exception, too many parts, out of memory, read-only, or after 30 s",
-        how: "TCP proxy; parts_to_throw_insert on the server",
+        how: "TCP proxy; settings of the tables (parts_to_throw_insert, table_readonly, large buffers), max_memory_usage in a users.d of the server",
     },
     Family {
         number: 6,
@@ -70,31 +71,31 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 7,
         name: "forgetful",
-        what: "ClickHouse remembers two insert tokens, workers die and answers get lost",
+        what: "ClickHouse remembers two insert tokens of a table or a rollup, workers die and answers get lost",
         how: "ALTER TABLE; SIGKILL; TCP proxy",
     },
     Family {
         number: 8,
         name: "brokers",
-        what: "the group's coordinator, a transaction coordinator, a partition's leader dies or stands still",
+        what: "the group's coordinator, a transaction coordinator, a partition's leader: each is killed, stopped, stands still",
         how: "SIGKILL, SIGTERM, SIGSTOP",
     },
     Family {
         number: 9,
         name: "storms",
-        what: "members join the group and leave it every 200 ms; a partition is lost while an insert is in flight",
-        how: "a consumer without a job; TCP proxy",
+        what: "members join the group every 200 ms and leave it when they have partitions; partitions are asked back, and lost, while inserts are in flight",
+        how: "consumers without a job; TCP proxy; SIGSTOP, SIGCONT",
     },
     Family {
         number: 10,
         name: "transactions",
-        what: "records in transactions, aborted, empty, with markers where ranges end, while workers die",
+        what: "records in transactions, aborted, empty, of a marker alone, with markers where ranges end, while workers die",
         how: "a transactional producer; SIGKILL",
     },
     Family {
         number: 11,
         name: "offsets",
-        what: "workers die, and their offsets are set back, set ahead, or removed: partitions stop with SLU-110 or SLU-109; with the right ones all goes on",
+        what: "workers die, and their offsets are set back, set ahead, or removed: partitions stop with SLU-110, SLU-109 or SLU-105; with the right ones all goes on",
         how: "offsets written as the group; the group deleted",
     },
     Family {
@@ -112,7 +113,7 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 14,
         name: "metadata",
-        what: "an offset's metadata is foreign, cut, changed, binary, or 4 KiB long: its partition stops with SLU-101, the others go on",
+        what: "an offset's metadata is foreign, cut, changed by a digit, control characters, no UTF-8, or 4 KiB long: its partition stops with SLU-101, the others go on",
         how: "offsets written as the group",
     },
     Family {
@@ -136,14 +137,14 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 18,
         name: "poison",
-        what: "records of all kinds that cannot be decoded, while workers die",
-        how: "the driver; SIGKILL",
+        what: "a dead-letter topic is deleted under load and made again; records of all kinds that cannot be decoded and alerts that are too large, while workers die",
+        how: "an administrator; the driver; rules; SIGKILL",
     },
     Family {
         number: 19,
         name: "registry",
-        what: "the registry is away, answers 500, answers late, while workers start",
-        how: "TCP proxy; SIGKILL",
+        what: "the registry is away, answers 500, answers late, while workers start, some without a snapshot",
+        how: "TCP proxy; SIGKILL; the snapshot removed",
     },
     Family {
         number: 20,
@@ -160,7 +161,6 @@ impl Family {
     /// Like [`trial::run`].
     pub fn run(&self, rig: &Rig, settings: &Settings) -> Outcome {
         let drive: &[&str] = match self.number {
-            18 => &["--poison", "0.004"],
             12 | 19 => &["--second-version-after", "8"],
             _ => &[],
         };
@@ -168,8 +168,12 @@ impl Family {
             12 => Rules::Service,
             _ => Rules::Directory,
         };
+        let prepare = match self.number {
+            18 => poison::with_large_outputs,
+            _ => |_: &mut Scenario<'_>| {},
+        };
         let name = self.name;
-        trial::run(rig, &Setup { name, rules, drive }, settings, async |trial| {
+        trial::run_prepared(rig, &Setup { name, rules, drive }, settings, prepare, async |trial| {
             self.strike(trial).await;
         })
     }
@@ -193,7 +197,7 @@ impl Family {
             15 => clocks::jump(trial).await,
             16 => crashes::deliveries_given_up(trial).await,
             17 => services::twins(trial).await,
-            18 => crashes::at_random(trial).await,
+            18 => poison::comes(trial).await,
             19 => services::registry(trial).await,
             20 => storage::full(trial).await,
             number => panic!("no family has the number {number}"),

@@ -66,6 +66,11 @@ impl Table {
     pub fn green(&self) -> bool {
         self.rows.values().all(|row| row.red.0.is_empty())
     }
+
+    /// Whether a trial of the family with this number was made.
+    pub fn has(&self, number: u8) -> bool {
+        self.rows.contains_key(&number)
+    }
 }
 
 /// What came of the failure table's trials.
@@ -148,6 +153,15 @@ impl fmt::Display for Table {
                 "| {number} | {} | {} | {} | {faults} | {} | {} | {:.1} s | {result} |",
                 row.what, row.how, row.runs, row.events, row.outputs, row.recovered_s_max
             )?;
+        }
+        writeln!(
+            f,
+            "\n| # | what was struck in trials that went well | times |\n|---|---|--:|"
+        )?;
+        for (number, row) in &self.rows {
+            for (kind, times) in &row.faults {
+                writeln!(f, "| {number} | {kind} | {times} |")?;
+            }
         }
         Ok(())
     }

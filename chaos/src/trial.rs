@@ -42,6 +42,8 @@ pub struct Settings {
     pub rate: f64,
     /// How often each fault of the family is repeated, about.
     pub times: usize,
+    /// A third of the faults of those families that take minutes, chosen by the seed.
+    pub brief: bool,
 }
 
 /// What came of a trial that went well; one that did not has panicked.
@@ -77,8 +79,23 @@ pub struct Setup {
 /// # Panics
 /// When a sink does not hold exactly what it must, or the pipeline does not recover.
 pub fn run(rig: &Rig, setup: &Setup, settings: &Settings, strike: impl AsyncFnOnce(&mut Trial<'_, '_>)) -> Outcome {
+    run_prepared(rig, setup, settings, |_| {}, strike)
+}
+
+/// The same on a pipeline that was changed before anything of it has started.
+///
+/// # Panics
+/// Like [`run`].
+pub fn run_prepared(
+    rig: &Rig,
+    setup: &Setup,
+    settings: &Settings,
+    prepare: impl FnOnce(&mut Scenario<'_>),
+    strike: impl AsyncFnOnce(&mut Trial<'_, '_>),
+) -> Outcome {
     let (name, mut outcome) = (format!("{}_{}", setup.name, settings.seed), None);
     run_in(&rig.world, &name, setup.rules, async |scenario| {
+        prepare(scenario);
         let (mut trial, driver, reader) = begun(scenario, rig, setup, settings).await;
         strike(&mut trial).await;
         outcome = Some(trial.end(driver, reader).await);
@@ -141,7 +158,7 @@ async fn begun<'a, 'w>(
         .zip([settings.rate.to_string(), settings.seed.to_string()]);
     let mut words: Vec<String> = words.flat_map(|(word, value)| [word.to_owned(), value]).collect();
     words.extend(setup.drive.iter().map(ToString::to_string));
-    let driver = Driver::start(&trial.scenario.dir, &words);
+    let driver = Driver::start(&trial.scenario.dir, "drive", &words);
     until("events in every topic", RECOVERED_WITHIN, async || {
         let ends = trial.scenario.ends().ok()?;
         let begun = |topic: &str| ends.iter().any(|(of, _, end)| of == topic && *end > LEAST_EVENTS);
@@ -189,6 +206,7 @@ pub struct Trial<'a, 'w> {
     pub random: Random,
     /// See [`Settings::times`].
     pub times: usize,
+    brief: bool,
     /// Records that somebody else than the driver has written.
     pub more_records: u64,
     /// Not where something is missing that it needs for that.
@@ -231,6 +249,7 @@ impl<'a, 'w> Trial<'a, 'w> {
             billing,
             random: Random::new(settings.seed),
             times: settings.times,
+            brief: settings.brief,
             more_records: 0,
             has_to_recover: true,
             faults: BTreeMap::new(),
@@ -238,6 +257,16 @@ impl<'a, 'w> Trial<'a, 'w> {
             flowing: None,
             began: Instant::now(),
         }
+    }
+
+    /// All of these in an order that the seed decides, or, in brief, the first third of that.
+    pub fn some<T>(&mut self, mut all: Vec<T>) -> Vec<T> {
+        let least = match self.brief {
+            true => all.len().div_ceil(3),
+            false => all.len(),
+        };
+        let some = (0..least).map(|_| all.swap_remove(self.random.index(all.len())));
+        some.collect()
     }
 
     /// Notes a fault, as it begins.
@@ -324,6 +353,37 @@ impl<'a, 'w> Trial<'a, 'w> {
         sum
     }
 
+    /// Waits until a worker has all partitions.
+    ///
+    /// # Panics
+    /// When it does not get them.
+    pub async fn owns_all(&self, worker: &str) {
+        let sources = self.scenario.pipeline.sources.iter();
+        let all: f64 = sources.map(|source| f64::from(source.partitions)).sum();
+        self.scenario
+            .metric_reaches(worker, "sluice_partitions_owned", all)
+            .await;
+    }
+
+    /// Waits until everything that is in the log now is committed, but of one partition that has stopped.
+    ///
+    /// # Panics
+    /// When it takes longer than [`RECOVERED_WITHIN`], or nothing was written to the others since `since`, the ends of an earlier time.
+    pub async fn others_go_on(&mut self, stopped: (&str, i32), since: &[End]) {
+        let grown = |(topic, partition, end): &End| {
+            let mut before = since.iter();
+            let before = before.find(|(of, number, _)| of == topic && number == partition);
+            *end > before.map_or(0, |(.., end)| *end)
+        };
+        let ends = until("records in the other partitions", RECOVERED_WITHIN, async || {
+            let mut ends = self.ends().await;
+            ends.retain(|(topic, partition, _)| (topic.as_str(), *partition) != stopped);
+            ends.iter().any(grown).then_some(ends)
+        })
+        .await;
+        self.committed("the other partitions to be committed", &ends).await;
+    }
+
     /// `ALTER TABLE ...` for every table of the pipeline.
     pub async fn alter_tables(&self, change: &str) {
         for table in &self.scenario.pipeline.tables {
@@ -336,7 +396,11 @@ impl<'a, 'w> Trial<'a, 'w> {
         busiest(&self.ends().await)
     }
 
-    async fn ends(&self) -> Vec<End> {
+    /// The end of every source partition.
+    ///
+    /// # Panics
+    /// When Kafka does not tell.
+    pub async fn ends(&self) -> Vec<End> {
         until("Kafka to tell where topics end", RECOVERED_WITHIN, async || {
             self.scenario.ends().ok()
         })
@@ -417,6 +481,15 @@ impl<'a, 'w> Trial<'a, 'w> {
         assert!(
             differing == 0.0,
             "the verifier that ran along found {differing} differences"
+        );
+        // Retention takes nothing here: whatever it had not read would be what nobody has verified on the way.
+        let unread = self
+            .scenario
+            .metric("verifier", "sluice_verify_unread_events_total", &[])
+            .await;
+        assert!(
+            unread == 0.0,
+            "the verifier that ran along has not read {unread} events"
         );
         Outcome {
             events: report.produced,

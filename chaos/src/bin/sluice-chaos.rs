@@ -29,7 +29,7 @@ struct Arguments {
     /// Rounds over all chosen families
     #[arg(long, default_value_t = 1)]
     rounds: u64,
-    /// Go on, round after round, for so many minutes instead
+    /// Go on for so many minutes instead, round after round, the first one to its end
     #[arg(long)]
     minutes: Option<u64>,
     /// How often a trial repeats each of its faults, about
@@ -87,10 +87,19 @@ fn main() -> ExitCode {
         let outcome = tried(&name, settings, || family.run(&rig, settings));
         table.note(family, settings.seed, outcome);
     });
-    told(&arguments, &table, table.green())
+    // What has never run says nothing of itself.
+    let missing: Vec<u8> = families
+        .iter()
+        .map(|family| family.number)
+        .filter(|number| !table.has(*number))
+        .collect();
+    if !missing.is_empty() {
+        eprintln!("error: no trial was made of {missing:?}");
+    }
+    told(&arguments, &table, table.green() && missing.is_empty())
 }
 
-/// Each of them, round after round.
+/// Each of them, round after round. The first round is never broken off.
 fn rounds<'a, T>(arguments: &Arguments, of: &[&'a T], mut run: impl FnMut(&'a T, &Settings)) {
     let (began, until) = (
         Instant::now(),
@@ -98,13 +107,14 @@ fn rounds<'a, T>(arguments: &Arguments, of: &[&'a T], mut run: impl FnMut(&'a T,
     );
     for round in 0.. {
         for one in of {
-            if until.map_or(round >= arguments.rounds, |until| began.elapsed() >= until) {
+            if until.map_or(round >= arguments.rounds, |until| round > 0 && began.elapsed() >= until) {
                 return;
             }
             let settings = Settings {
                 seed: arguments.seed + round,
                 rate: arguments.rate,
                 times: arguments.times,
+                brief: false,
             };
             run(one, &settings);
         }

@@ -3,10 +3,15 @@
 use std::time::Duration;
 
 use devstack::Part;
-use end_to_end::Worker;
+use end_to_end::{Worker, until};
 
 use crate::proxy::{Answer, Fault, Strike};
-use crate::trial::Trial;
+use crate::trial::{Trial, WORKERS};
+
+/// What a worker says that has no schemas to begin with.
+const NO_SCHEMAS: &str = "waiting for schemas";
+/// For a worker to ask for them.
+const WAITS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The service dies, its database dies, and its answers get lost.
 pub async fn billing(trial: &mut Trial<'_, '_>) {
@@ -78,5 +83,34 @@ pub async fn registry(trial: &mut Trial<'_, '_>) {
             trial.fronts.heal();
             trial.recovered().await;
         }
+        without_a_snapshot(trial).await;
     }
+}
+
+/// Workers start that have never seen a schema, while the registry is away: they wait for it, and begin when it is there.
+async fn without_a_snapshot(trial: &mut Trial<'_, '_>) {
+    trial.fault("workers without a snapshot start while the registry is away");
+    trial.fronts.registry.inject(Some(Strike::new(Fault::Refuse))).unwrap();
+    let waited = |trial: &Trial<'_, '_>, worker: &str| trial.scenario.said(worker, NO_SCHEMAS);
+    let before = WORKERS.map(|worker| waited(trial, worker));
+    for worker in WORKERS {
+        trial.scenario.kill(worker).await;
+    }
+    // One directory for both: they run on one machine.
+    std::fs::remove_dir_all(&trial.scenario.pipeline.connections.registry.snapshot_dir).unwrap();
+    for worker in WORKERS {
+        trial.scenario.launch_worker(worker, Worker::default());
+    }
+    for (worker, before) in WORKERS.into_iter().zip(before) {
+        until(format!("{worker} to wait for schemas"), WAITS_WITHIN, async || {
+            (waited(trial, worker) > before).then_some(())
+        })
+        .await;
+    }
+    trial.let_pass(500..2_000).await;
+    trial.fronts.heal();
+    for worker in WORKERS {
+        trial.scenario.is_ready(worker).await;
+    }
+    trial.recovered().await;
 }

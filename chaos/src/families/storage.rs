@@ -54,11 +54,15 @@ pub(crate) async fn at_a_rename(trial: &mut Trial<'_, '_>) {
     trial.scenario.stack.mend(&[Part::ClickHouse]).await.unwrap();
 }
 
-/// Tables remember two tokens; meanwhile workers die and answers of inserts get lost.
+/// Tables, and the states of rollups, remember two tokens; meanwhile workers die and answers of inserts get lost.
 pub async fn forgets(trial: &mut Trial<'_, '_>) {
     trial.fault("a deduplication window of 2");
     let change = "MODIFY SETTING non_replicated_deduplication_window = 2";
     trial.alter_tables(change).await;
+    for rollup in &trial.scenario.pipeline.rollups {
+        let statement = format!("ALTER TABLE {}_state {change}", rollup.name);
+        trial.scenario.sql(&statement).await;
+    }
     for _ in 0..2 * trial.times {
         trial.fault("an insert's answer lost");
         let strike = Strike {
@@ -106,21 +110,17 @@ pub async fn sets_off(trial: &mut Trial<'_, '_>) {
         trial.scenario.sql("DROP VIEW a_view").await;
         trial.recovered().await;
         trial.fault("a profile with other settings");
-        // Read when the server starts, on top of its users.xml.
-        let profiles = trial.scenario.stack.log(Part::ClickHouse).with_file_name("users.d");
-        std::fs::create_dir_all(&profiles).unwrap();
-        let profile = Profile(profiles.join("hostile.xml"));
-        std::fs::write(&profile.0, HOSTILE).unwrap();
-        restart_with(trial, true).await;
+        let profile = restart_with(trial, HOSTILE).await;
+        blocks_of(trial, true).await;
         trial.let_pass(3_000..6_000).await;
-        drop(profile);
-        restart_with(trial, false).await;
+        restart_without(trial, profile).await;
+        blocks_of(trial, false).await;
         trial.recovered().await;
     }
 }
 
 /// A file of the server's configuration that goes away with this, whatever fails.
-struct Profile(PathBuf);
+pub(super) struct Profile(PathBuf);
 
 impl Drop for Profile {
     fn drop(&mut self) {
@@ -140,10 +140,29 @@ const HOSTILE: &str = "<clickhouse><profiles><default>
 </default></profiles></clickhouse>
 ";
 
-/// Restarts ClickHouse, and sees that its profile is the one that is meant, by the size of a block.
-async fn restart_with(trial: &mut Trial<'_, '_>, hostile: bool) {
+/// Restarts ClickHouse with a file on top of its users.xml, which it reads when it starts.
+pub(super) async fn restart_with(trial: &mut Trial<'_, '_>, text: &str) -> Profile {
+    let profiles = trial.scenario.stack.log(Part::ClickHouse).with_file_name("users.d");
+    std::fs::create_dir_all(&profiles).unwrap();
+    let profile = Profile(profiles.join("of_a_trial.xml"));
+    std::fs::write(&profile.0, text).unwrap();
+    restart(trial).await;
+    profile
+}
+
+/// Restarts ClickHouse as it was before.
+pub(super) async fn restart_without(trial: &mut Trial<'_, '_>, profile: Profile) {
+    drop(profile);
+    restart(trial).await;
+}
+
+async fn restart(trial: &mut Trial<'_, '_>) {
     trial.scenario.stack.kill(Part::ClickHouse).await.unwrap();
     trial.scenario.stack.start(Part::ClickHouse).await.unwrap();
+}
+
+/// Sees that its profile is the one that is meant, by the size of a block.
+async fn blocks_of(trial: &Trial<'_, '_>, hostile: bool) {
     let setting = "SELECT value FROM system.settings WHERE name = 'max_insert_block_size'";
     let rows = trial.scenario.sql(setting).await;
     assert_eq!(rows == "7", hostile, "blocks of {rows} rows");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::storage::AN_INSERT;
+use super::storage::{AN_INSERT, restart_with, restart_without};
 use crate::proxy::{Answer, Fault, Only, Proxy, Strike};
 use crate::trial::{Trial, WORKERS};
 
@@ -12,6 +12,14 @@ const ADD_OFFSETS_TO_TXN: i16 = 25;
 const END_TXN: i16 = 26;
 const TXN_OFFSET_COMMIT: i16 = 28;
 const INIT_PRODUCER_ID: i16 = 22;
+
+/// What workers count when ClickHouse does not take an insert.
+const INSERTS_FAILED: &str = "sluice_inserts_failed_total";
+/// Of a query. Enough for every question, and for an insert into a table that is as it should be.
+const MEMORY: &str =
+    "<clickhouse><profiles><default><max_memory_usage>40000000</max_memory_usage></default></profiles></clickhouse>";
+/// Buffers that are larger than that, for whoever writes a part.
+const LARGE_BUFFERS: &str = "min_compress_block_size = 67108864, max_compress_block_size = 67108864";
 
 fn to_insert(fault: Fault) -> Strike {
     Strike {
@@ -78,6 +86,14 @@ pub async fn cut_held_doubled(trial: &mut Trial<'_, '_>) {
         clickhouse(trial, "an insert delivered twice", Fault::Twice).await;
         clickhouse(trial, "an insert held", Fault::Hold(Duration::from_secs(3))).await;
         kafka(trial, "EndTxn held", Fault::Hold(Duration::from_secs(5)), END_TXN).await;
+        // The producer closes the connection itself, as an idle one, and says so to nobody who does not ask.
+        kafka(
+            trial,
+            "EndTxn held silently",
+            Fault::HoldSilently(Duration::from_secs(6)),
+            END_TXN,
+        )
+        .await;
         kafka(trial, "EndTxn's answer lost", Fault::DropAnswer, END_TXN).await;
         kafka(trial, "EndTxn delivered twice", Fault::Twice, END_TXN).await;
         kafka(trial, "offsets' answer lost", Fault::DropAnswer, TXN_OFFSET_COMMIT).await;
@@ -161,17 +177,29 @@ pub async fn answers(trial: &mut Trial<'_, '_>) {
             Fault::DelayAnswer(Duration::from_secs(30)),
         )
         .await;
-        too_many_parts(trial).await;
+        let limits = "parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1";
+        by_the_server(trial, "too many parts", limits).await;
+        by_the_server(trial, "a read-only table", "table_readonly = 1").await;
+        out_of_memory(trial).await;
     }
 }
 
-/// The server itself refuses: more active parts than it was told to bear.
-async fn too_many_parts(trial: &mut Trial<'_, '_>) {
-    trial.fault("too many parts, by the server");
-    let limits = "parts_to_throw_insert = 1, parts_to_delay_insert = 1, max_delay_to_insert = 1";
-    trial.alter_tables(&format!("MODIFY SETTING {limits}")).await;
+/// The server itself refuses, because tables have these settings.
+async fn by_the_server(trial: &mut Trial<'_, '_>, what: &str, settings: &str) {
+    trial.fault(&format!("{what}, by the server"));
+    let before = trial.counted(INSERTS_FAILED).await;
+    trial.alter_tables(&format!("MODIFY SETTING {settings}")).await;
+    trial.noticed(INSERTS_FAILED, before).await;
     trial.let_pass(2_000..6_000).await;
-    let limits = "parts_to_throw_insert, parts_to_delay_insert, max_delay_to_insert";
-    trial.alter_tables(&format!("RESET SETTING {limits}")).await;
+    let names: Vec<&str> = settings.split(", ").filter_map(|one| one.split(" = ").next()).collect();
+    trial.alter_tables(&format!("RESET SETTING {}", names.join(", "))).await;
+    trial.recovered().await;
+}
+
+/// Inserts need more memory than the server gives a query.
+async fn out_of_memory(trial: &mut Trial<'_, '_>) {
+    let profile = restart_with(trial, MEMORY).await;
+    by_the_server(trial, "out of memory", LARGE_BUFFERS).await;
+    restart_without(trial, profile).await;
     trial.recovered().await;
 }

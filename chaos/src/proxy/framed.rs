@@ -78,7 +78,16 @@ enum Then {
     Swap(Vec<u8>),
     /// The target was not asked.
     Own(Vec<u8>),
-    Hold(Vec<u8>, Duration),
+    Hold(Held),
+}
+
+/// A request that reaches the target late.
+#[derive(Debug)]
+struct Held {
+    request: Vec<u8>,
+    delay: Duration,
+    /// The client's connection stays open until then.
+    silently: bool,
 }
 
 /// Why both directions end.
@@ -87,7 +96,7 @@ enum End {
     Broken(Broken),
     Cut,
     Dropped,
-    Hold(Vec<u8>, Option<Asked>, Duration),
+    Hold(Held, Option<Asked>),
 }
 
 impl From<Broken> for End {
@@ -128,12 +137,24 @@ pub(super) async fn relay<F: Framing>(client: TcpStream, target: TcpStream, gate
         plan.report(why.clone());
     }
     let (mut target, mut answers, mut copies) = (up.target, down.answers, down.copies);
-    drop((up.requests, down.client));
+    let client = (up.requests, down.client);
     match ended {
-        Ok(_) | Err(End::Dropped | End::Broken(_)) => {}
-        Err(End::Cut) => close(&mut target, &mut answers).await,
-        Err(End::Hold(request, asked, delay)) => {
+        Ok(_) | Err(End::Dropped | End::Broken(_)) => drop(client),
+        Err(End::Cut) => {
+            drop(client);
+            close(&mut target, &mut answers).await;
+        }
+        Err(End::Hold(
+            Held {
+                request,
+                delay,
+                silently,
+            },
+            asked,
+        )) => {
+            let kept = silently.then_some(client);
             tokio::time::sleep(delay).await;
+            drop(kept);
             if let Err(why) = deliver::<F>(&request, asked, &mut target, &mut answers).await {
                 plan.report(format!("a request held for {delay:?} was not answered: {why}"));
             }
@@ -221,10 +242,15 @@ impl Up {
                 self.expect(asked, then).await?;
                 Ok(self.target.pass(&bytes).await?)
             }
-            Fault::Hold(delay) => {
-                let (bytes, whole) = extent.collect(&mut self.requests, KEPT_BYTES_MAX).await?;
+            Fault::Hold(delay) | Fault::HoldSilently(delay) => {
+                let (request, whole) = extent.collect(&mut self.requests, KEPT_BYTES_MAX).await?;
                 if whole {
-                    self.expect(asked, Then::Hold(bytes, *delay)).await?;
+                    let held = Held {
+                        request,
+                        delay: *delay,
+                        silently: matches!(fault, Fault::HoldSilently(_)),
+                    };
+                    self.expect(asked, Then::Hold(held)).await?;
                     // Down ends both directions when the answers before this one have passed.
                     pending::<()>().await;
                 }
@@ -239,7 +265,7 @@ impl Up {
             Ok(()) => Ok(()),
             // The target has ended its direction, so no answers are waited for; what is to be held is held all the same.
             Err(mpsc::error::SendError(expected)) => match expected.then {
-                Then::Hold(request, delay) => Err(End::Hold(request, asked, delay)),
+                Then::Hold(held) => Err(End::Hold(held, asked)),
                 _ => Ok(()),
             },
         }
@@ -292,8 +318,8 @@ impl Down {
         // From here on up hears that nobody waits for answers; what it said before is still to be heard.
         self.expected.close();
         while let Some(Expected { asked, then }) = self.expected.recv().await {
-            if let Then::Hold(request, delay) = then {
-                return Err(End::Hold(request, asked, delay));
+            if let Then::Hold(held) = then {
+                return Err(End::Hold(held, asked));
             }
         }
         Ok(())
@@ -322,7 +348,7 @@ impl Down {
         let Expected { asked, then } = expected;
         match then {
             Then::Own(answer) => return Ok(self.client.pass(&answer).await?),
-            Then::Hold(request, delay) => return Err(End::Hold(request, asked, delay)),
+            Then::Hold(held) => return Err(End::Hold(held, asked)),
             _ => {}
         }
         let Some(extent) = self.head::<F>(asked).await? else {

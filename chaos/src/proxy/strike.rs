@@ -66,6 +66,8 @@ pub enum Fault {
     /// the request itself reaches the target so much later, on the connection that was kept for it, and its answer is
     /// swallowed. What the client had sent behind it is lost. Not for Bytes.
     Hold(Duration),
+    /// As `Hold`, and the client's connection stays open until the request is delivered, or the client closes it.
+    HoldSilently(Duration),
     /// Http: this is answered, the target never sees the request, and the connection goes on.
     Answer(Answer),
     /// Http: the target carries the request out and its answer is swallowed; this is passed on instead.
@@ -136,7 +138,7 @@ impl Strike {
                 Ok(())
             }
             Fault::CutRequest { .. } | Fault::DropAnswer | Fault::DelayAnswer(_) => Ok(()),
-            Fault::Twice | Fault::Hold(_) => match wire {
+            Fault::Twice | Fault::Hold(_) | Fault::HoldSilently(_) => match wire {
                 Wire::Http | Wire::Kafka => Ok(()),
                 Wire::Bytes => {
                     Err(self.not_offered(wire, "where a request ends is not known; use CutRequest or DropAnswer"))
@@ -180,6 +182,7 @@ impl Fault {
             Fault::DelayAnswer(_) => "DelayAnswer",
             Fault::Twice => "Twice",
             Fault::Hold(_) => "Hold",
+            Fault::HoldSilently(_) => "HoldSilently",
             Fault::Answer(_) => "Answer",
             Fault::SwapAnswer(_) => "SwapAnswer",
         }
@@ -233,6 +236,7 @@ mod tests {
             (Fault::DelayAnswer(Duration::ZERO), everywhere),
             (Fault::Twice, [true, true, false]),
             (Fault::Hold(Duration::ZERO), [true, true, false]),
+            (Fault::HoldSilently(Duration::ZERO), [true, true, false]),
             (Fault::Answer(plain()), [true, false, false]),
             (Fault::SwapAnswer(plain()), [true, false, false]),
         ] {

@@ -1,10 +1,10 @@
 //! A target that keeps what it was sent, and a client that says what it got. Both handle plain bytes.
 
-use chaos::proxy::{Fault, Proxy, Strike, Wire};
+use chaos::proxy::{Fault, Only, Proxy, Strike, Wire};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -255,16 +255,70 @@ pub async fn proxy(target: &Target, wire: Wire) -> Proxy {
     Proxy::start(target.address, wire).await.unwrap()
 }
 
+/// What was injected did what it says, without trouble.
+pub fn assert_struck(proxy: &Proxy, struck: u64) {
+    assert_eq!(proxy.struck(), struck);
+    assert_eq!(proxy.trouble(), None);
+}
+
 /// Strikes one request.
 pub fn once(fault: Fault) -> Option<Strike> {
+    once_at(Only::Any, fault)
+}
+
+/// Strikes one of the requests that are meant.
+pub fn once_at(only: Only, fault: Fault) -> Option<Strike> {
     Some(Strike {
+        only,
         at_most: Some(1),
         ..Strike::new(fault)
     })
 }
 
-/// What was injected did what it says, without trouble.
-pub fn assert_struck(proxy: &Proxy, struck: u64) {
-    assert_eq!(proxy.struck(), struck);
-    assert_eq!(proxy.trouble(), None);
+/// `struck`, which `only` means, arrives twice and is answered once; the second time comes on a connection of its own.
+pub async fn assert_twice(target: &Target, wire: Wire, only: Only, struck: &[u8], next: &[u8]) {
+    let proxy = proxy(target, wire).await;
+    proxy.inject(once_at(only, Fault::Twice)).unwrap();
+    let mut client = Client::to(&proxy).await;
+
+    client.ask(target, struck).await;
+
+    until("the second delivery", || target.count() == 2).await;
+    client.ask(target, next).await;
+    assert_same(&target.requests(), &[struck.to_vec(), struck.to_vec(), next.to_vec()]);
+    let connections: Vec<usize> = target.seen().iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections, [0, 1, 0]);
+    assert_struck(&proxy, 1);
+}
+
+/// `held`, which `only` means, is under way when its client's connection breaks: it arrives after the `retry` on a new one, and
+/// on its own connection. What came before it is answered, and what comes behind it is lost.
+pub async fn assert_held(target: &Target, wire: Wire, only: Only, [first, held, lost, retry]: [&[u8]; 4]) {
+    let proxy = proxy(target, wire).await;
+    let hold = Duration::from_millis(1500);
+    // Only a round in which the retry was quicker than the hold says something about the order.
+    loop {
+        let before = target.count();
+        let mut client = Client::to(&proxy).await;
+        proxy.inject(once_at(only.clone(), Fault::Hold(hold))).unwrap();
+        let begun = Instant::now();
+        client.send(&[first, held, lost].concat()).await;
+
+        assert_eq!(client.rest().await, target.answer(first));
+        Client::to(&proxy).await.ask(target, retry).await;
+        let retried = begun.elapsed();
+
+        until("the held request", || target.count() == before + 3).await;
+        assert!(begun.elapsed() >= hold);
+        if retried < hold {
+            let seen = &target.seen()[before..];
+            assert_eq!(
+                [&seen[0].bytes[..], &seen[1].bytes, &seen[2].bytes],
+                [first, retry, held]
+            );
+            assert_eq!(seen[2].connection, seen[0].connection);
+            break;
+        }
+    }
+    assert_struck(&proxy, 1);
 }

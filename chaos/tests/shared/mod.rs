@@ -32,6 +32,7 @@ pub fn in_turn<T>(trial: impl FnOnce(&Rig, &Settings) -> T) -> T {
         seed: 1,
         rate: 500.0,
         times: 1,
+        brief: true,
     };
     trial(&rig, &settings)
 }
