@@ -1,33 +1,27 @@
 //! One family of faults, for a while, on one pipeline: what is the same for all of them. Roles, driver and verifier are
 //! processes of their own; the faults come from here.
 
+mod waits;
+mod oracle;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
-use devstack::Part;
 use end_to_end::shop::Rules;
-use end_to_end::{End, Reader, Scenario, run_in, until};
+use end_to_end::{Reader, Scenario, run_in, until};
 use load_tests::random::Random;
 use pipeline::RulesFrom;
 
 use crate::disks::Disks;
-use crate::driver::{Driven, Driver};
+use crate::driver::Driver;
 use crate::proxy::{Proxy, Wire};
 use crate::rig::{Fronts, Rig, before};
 
 /// After the last fault is healed, everything that was written until then is committed within this time.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(120);
-/// For what need not recover to do so all the same.
-const LEFT_ALONE: Duration = Duration::from_secs(20);
-/// For the verifier to read everything.
-const VERIFIED_WITHIN: Duration = Duration::from_secs(300);
 /// For a mutation to be seen.
 const RED_WITHIN: Duration = Duration::from_secs(240);
-/// For so many requests to come by as a proxy is to strike.
-const STRUCK_WITHIN: Duration = Duration::from_secs(60);
-/// Between two looks at what the group has committed.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// A trial begins when a partition of each topic has so many.
 const LEAST_EVENTS: i64 = 5;
 /// The workers of a trial.
@@ -171,15 +165,6 @@ async fn begun<'a, 'w>(
     (trial, driver, reader)
 }
 
-fn busiest(ends: &[End]) -> String {
-    let mut events = BTreeMap::<&String, i64>::new();
-    for (topic, _, end) in ends {
-        *events.entry(topic).or_default() += end;
-    }
-    let (busiest, _) = events.into_iter().max_by_key(|(_, events)| *events).unwrap();
-    busiest.clone()
-}
-
 /// A database for the trial's ledger: usage is summed over all pipelines of one.
 async fn ledger(postgres: &str, name: &str) -> String {
     let (client, connection) = tokio_postgres::connect(postgres, tokio_postgres::NoTls).await.unwrap();
@@ -286,232 +271,10 @@ impl<'a, 'w> Trial<'a, 'w> {
         tokio::time::sleep(Duration::from_millis(millis.unsigned_abs())).await;
     }
 
-    /// Waits until everything that is in the log now is committed: what was struck has recovered.
-    ///
-    /// # Panics
-    /// When it takes longer than [`RECOVERED_WITHIN`], if it has to recover at all.
-    pub async fn recovered(&mut self) {
-        let healed = Instant::now();
-        let ends = self.ends().await;
-        self.committed("all that was there to be committed", &ends).await;
-        let took = healed.elapsed();
-        tracing::info!(seconds = took.as_secs_f64(), "recovered");
-        self.recovered_max = self.recovered_max.max(took);
-    }
-
-    /// Waits until an event that was written after `struck` is committed in each partition of the topic with the most events:
-    /// the pipeline works, whatever else is still broken. What it takes to look is part of the time that is noted.
-    ///
-    /// # Panics
-    /// When it takes longer than [`RECOVERED_WITHIN`].
-    pub async fn flows(&mut self, struck: Instant) {
-        let ends = self.ends().await;
-        let busiest = busiest(&ends);
-        let next: Vec<End> = ends
-            .into_iter()
-            .filter(|(topic, ..)| *topic == busiest)
-            .map(|(topic, partition, end)| (topic, partition, end + 1))
-            .collect();
-        self.committed("later events to be committed", &next).await;
-        let took = struck.elapsed();
-        tracing::info!(seconds = took.as_secs_f64(), "flows");
-        self.flowing.get_or_insert(took);
-    }
-
-    /// Waits until a proxy has struck so often.
-    ///
-    /// # Panics
-    /// When nothing comes by, if it has to recover at all.
-    pub async fn struck(&self, least: u64, count: impl Fn(&Trial<'_, '_>) -> u64) {
-        let deadline = Instant::now() + STRUCK_WITHIN;
-        while count(self) < least && (self.has_to_recover || Instant::now() < deadline) {
-            assert!(
-                Instant::now() < deadline,
-                "{STRUCK_WITHIN:?} passed, and a proxy has not struck {least} times"
-            );
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Waits until the workers have counted more of something than before: what was struck was noticed.
-    ///
-    /// # Panics
-    /// When they have not.
-    pub async fn noticed(&self, metric: &str, before: f64) {
-        until(format!("workers to notice, by {metric}"), STRUCK_WITHIN, async || {
-            (self.counted(metric).await > before).then_some(())
-        })
-        .await;
-    }
-
-    /// The sum of a metric of all workers.
-    pub async fn counted(&self, metric: &str) -> f64 {
-        let mut sum = 0.0;
-        for worker in WORKERS {
-            sum += self.scenario.metric(worker, metric, &[]).await;
-        }
-        sum
-    }
-
-    /// Waits until a worker has all partitions.
-    ///
-    /// # Panics
-    /// When it does not get them.
-    pub async fn owns_all(&self, worker: &str) {
-        let sources = self.scenario.pipeline.sources.iter();
-        let all: f64 = sources.map(|source| f64::from(source.partitions)).sum();
-        self.scenario
-            .metric_reaches(worker, "sluice_partitions_owned", all)
-            .await;
-    }
-
-    /// Waits until everything that is in the log now is committed, but of one partition that has stopped.
-    ///
-    /// # Panics
-    /// When it takes longer than [`RECOVERED_WITHIN`], or nothing was written to the others since `since`, the ends of an earlier time.
-    pub async fn others_go_on(&mut self, stopped: (&str, i32), since: &[End]) {
-        let grown = |(topic, partition, end): &End| {
-            let mut before = since.iter();
-            let before = before.find(|(of, number, _)| of == topic && number == partition);
-            *end > before.map_or(0, |(.., end)| *end)
-        };
-        let ends = until("records in the other partitions", RECOVERED_WITHIN, async || {
-            let mut ends = self.ends().await;
-            ends.retain(|(topic, partition, _)| (topic.as_str(), *partition) != stopped);
-            ends.iter().any(grown).then_some(ends)
-        })
-        .await;
-        self.committed("the other partitions to be committed", &ends).await;
-    }
-
     /// `ALTER TABLE ...` for every table of the pipeline.
     pub async fn alter_tables(&self, change: &str) {
         for table in &self.scenario.pipeline.tables {
             self.scenario.sql(&format!("ALTER TABLE {} {change}", table.name)).await;
         }
-    }
-
-    /// The topic with the most events.
-    pub async fn busiest(&self) -> String {
-        busiest(&self.ends().await)
-    }
-
-    /// The end of every source partition.
-    ///
-    /// # Panics
-    /// When Kafka does not tell.
-    pub async fn ends(&self) -> Vec<End> {
-        until("Kafka to tell where topics end", RECOVERED_WITHIN, async || {
-            self.scenario.ends().ok()
-        })
-        .await
-    }
-
-    async fn committed(&self, what: &str, ends: &[End]) {
-        let patience = if self.has_to_recover {
-            RECOVERED_WITHIN
-        } else {
-            LEFT_ALONE
-        };
-        let deadline = Instant::now() + patience;
-        while !matches!(self.scenario.behind(ends), Ok(0)) {
-            if Instant::now() > deadline {
-                if !self.has_to_recover {
-                    return;
-                }
-                let evidence = self.scenario.evidence(ends).await;
-                panic!("waited {RECOVERED_WITHIN:?} in vain for {what}\n{evidence}");
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Everything passes, runs and answers again.
-    async fn heal(&mut self) {
-        self.fronts.heal();
-        self.billing.inject(None).unwrap();
-        self.scenario.stack.mend(&Part::ALL).await.unwrap();
-        let running = self.scenario.running();
-        for worker in WORKERS {
-            if running.iter().any(|role| role == worker) {
-                self.scenario.thaw(worker).await;
-            } else {
-                self.scenario.start_worker(worker).await;
-            }
-        }
-    }
-
-    /// No proxy has seen anything that it could not make sense of.
-    fn proxies_understood(&self) {
-        let proxies = self.fronts.all().chain([&self.billing]);
-        let troubles: Vec<String> = proxies.filter_map(Proxy::trouble).collect();
-        assert!(
-            troubles.is_empty(),
-            "a proxy did not understand what passed: {troubles:?}"
-        );
-    }
-
-    /// Heals everything, waits until the lag is 0, and compares every sink with the log.
-    ///
-    /// # Panics
-    /// When the lag does not go away in time, or anything is lost, doubled, altered or unexpected.
-    pub async fn end(mut self, driver: Driver, reader: Reader) -> Outcome {
-        self.heal().await;
-        self.recovered().await;
-        let driven = driver.finish().await;
-        self.recovered().await;
-        self.proxies_understood();
-        let report = self.verified(&driven).await;
-        let read = reader.finished();
-        let once: std::collections::BTreeSet<&String> = read.iter().collect();
-        assert_eq!(once.len(), read.len(), "the reader of committed alerts saw one twice");
-        assert_eq!(
-            read.len() as u64,
-            report.alerts,
-            "the reader of committed alerts saw all"
-        );
-        let events = "sluice_verify_events_total";
-        self.scenario
-            .metric_reaches("verifier", events, report.produced as f64)
-            .await;
-        let differing = self
-            .scenario
-            .metric("verifier", "sluice_verify_differences_total", &[])
-            .await;
-        assert!(
-            differing == 0.0,
-            "the verifier that ran along found {differing} differences"
-        );
-        // Retention takes nothing here: whatever it had not read would be what nobody has verified on the way.
-        let unread = self
-            .scenario
-            .metric("verifier", "sluice_verify_unread_events_total", &[])
-            .await;
-        assert!(
-            unread == 0.0,
-            "the verifier that ran along has not read {unread} events"
-        );
-        Outcome {
-            events: report.produced,
-            faults: self.faults,
-            recovered_s_max: self.recovered_max.as_secs_f64(),
-            flowing_s: self.flowing.map(|flowing| flowing.as_secs_f64()),
-            outputs: report.clickhouse_rows + report.alerts + report.charges + report.dead_letters,
-            ranges: report.ranges,
-        }
-    }
-
-    async fn verified(&self, driven: &Driven) -> verify::Report {
-        let seconds = VERIFIED_WITHIN.as_secs().to_string();
-        let said = self.scenario.sluice(&["verify", "--json", "--settle", &seconds]).await;
-        let report: verify::Report = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
-        assert!(report.clean(), "{report}");
-        assert_eq!(
-            report.produced,
-            driven.records() + self.more_records,
-            "records in the log\n{report}"
-        );
-        assert!(report.ranges > 0, "the audit has ranges\n{report}");
-        report
     }
 }

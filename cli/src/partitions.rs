@@ -162,13 +162,22 @@ async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Commo
         .delete_rows(topic, number, offsets)
         .await?;
     if common.json {
-        let tables = removed.iter().map(|(table, rows)| (table.clone(), (*rows).into()));
+        let tables = removed.tables.into_iter().map(|(table, rows)| (table, rows.into()));
         let tables: serde_json::Map<String, serde_json::Value> = tables.collect();
-        println!("{}", serde_json::json!({"partition": partition, "deleted": tables}));
-    } else {
-        for (table, rows) in &removed {
-            println!("{partition}: {rows} rows deleted from {table}");
-        }
+        println!(
+            "{}",
+            serde_json::json!({"partition": partition, "deleted": tables, "committed": removed.committed})
+        );
+        return Ok(());
+    }
+    for (table, rows) in &removed.tables {
+        println!("{partition}: {rows} rows deleted from {table}");
+    }
+    if let Some(committed) = removed.committed {
+        println!(
+            "{partition}: what lies before {committed} is committed, and comes again only after: sluice partitions start {partition} \
+             --at {from}"
+        );
     }
     Ok(())
 }
@@ -176,13 +185,7 @@ async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Commo
 async fn move_cursor(partition: &str, to: i64, store: BillingStore, common: &Common) -> Result<(), Failure> {
     let (topic, number) = named(partition)?;
     let pipeline = target::load(common).await?;
-    if !pipeline.sources.iter().any(|source| source.topic == topic) || number < 0 || to < 0 {
-        return Err(Failure::Error(format!(
-            "{partition} at {to} is no place in a source of this pipeline"
-        )));
-    }
-    let partitions = Partitions::of(pipeline.clone())?;
-    partitions.nobody_works()?;
+    Partitions::of(pipeline.clone())?.check_place(topic, number, to)?;
     let source = billing_sink::Source {
         pipeline: pipeline.name.clone(),
         topic: topic.to_owned(),

@@ -1,8 +1,8 @@
 //! Places on the path of a batch at which a test lets the process die, as if by SIGKILL from outside. Without the feature
 //! `armed` nothing of this is compiled into a program but empty functions; with it, the variable `SLUICE_CRASH` says where:
 //! `insert-sent:3` dies when the third insert has been sent, `insert-sent:3:1500` 1,500 microseconds after that, and
-//! `after-begin:3:stop` stands still there until it gets a SIGCONT, and of `after-begin:3:hang` the thread hangs there that comes by,
-//! as in a call that never ends: for the points of a transaction, which has a thread of its own. Beside them [`unless_given_up`], and what a test may take away
+//! `after-begin:3:stop` stands still there until it gets a SIGCONT; with `after-begin:3:hang` the thread that comes by hangs there, as in
+//! a call that never ends (for the points of a transaction, which has a thread of its own). Beside them [`unless_given_up`], and what a test may take away
 //! from the protocol ([`Mutation`]).
 //!
 //! ```

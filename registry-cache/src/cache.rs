@@ -147,6 +147,14 @@ impl Registry {
         }
     }
 
+    /// The same as the registry has them now, and nothing else: what is to be concluded from a version that is missing.
+    ///
+    /// # Errors
+    /// [`Error::Unreachable`], [`Error::UnknownSubject`], [`Error::Unusable`], [`Error::Refused`].
+    pub async fn versions_now(&self, subject: &str) -> Result<Vec<Arc<Schema>>, Error> {
+        self.inner.fetch_versions(subject).await
+    }
+
     /// Registers a schema text and answers its id; the same text again answers the same id.
     ///
     /// # Errors

@@ -61,15 +61,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     // Large enough for every event, far too small for a length that was made up.
     apache_avro::util::max_allocation_bytes(64 << 20);
     let registry = Registry::connect(pipeline, &options.registry)?;
-    let mut shapes = Vec::new();
-    for source in &pipeline.sources {
-        let versions = registry.versions(&source.subject).await?;
-        let shape = Shape::of(&versions);
-        shapes.push(shape.map_err(|error| Error::Shape {
-            topic: source.topic.clone(),
-            reason: error.to_string(),
-        })?);
-    }
+    let shapes = shapes(&registry, pipeline).await?;
     let catalog = catalog(pipeline, &shapes)?;
     let bench = Bench {
         pipeline: pipeline.clone(),
@@ -189,7 +181,34 @@ struct Judged {
     position: Position,
 }
 
+/// The columns of each source, by all versions that its subject has now.
+async fn shapes(registry: &Registry, pipeline: &Pipeline) -> Result<Vec<Shape>, Error> {
+    let mut shapes = Vec::new();
+    for source in &pipeline.sources {
+        let versions = registry.versions(&source.subject).await?;
+        let shape = Shape::of(&versions);
+        shapes.push(shape.map_err(|error| Error::Shape {
+            topic: source.topic.clone(),
+            reason: error.to_string(),
+        })?);
+    }
+    Ok(shapes)
+}
+
 impl Bench {
+    /// Reads the schemas once more, behind the offsets: what was committed until then may be of a version that came while it was
+    /// waited for them.
+    fn reshape(&mut self, registry: &Registry, handle: &Handle) -> Result<(), Error> {
+        let shapes = handle.block_on(shapes(registry, &self.pipeline))?;
+        if shapes != self.shapes {
+            self.catalog = catalog(&self.pipeline, &shapes)?;
+            self.revision = compiled(&self.options.rules, &self.catalog)?;
+            self.revisions.clear();
+            self.shapes = shapes;
+        }
+        Ok(())
+    }
+
     /// Everything that Kafka knows: the source topics, judged, and the topics that are sinks. Blocking.
     #[allow(clippy::wrong_self_convention)] // reads from where the caller says, not from `self`
     fn from_the_log(
@@ -207,6 +226,7 @@ impl Bench {
         for source in &self.pipeline.sources {
             offsets.push(committed(&log, &source.topic)?);
         }
+        self.reshape(&registry, handle)?;
         // Read after the offsets, and behind every transaction that was open then: whatever they cover is in it.
         let topic = &self.pipeline.audit.topic;
         let unaudited = position.unaudited(topic, log.stable(topic)?);

@@ -54,6 +54,15 @@ pub struct Planned {
     metadata: Metadata,
 }
 
+/// What was taken out of a partition's tables.
+#[derive(Debug, Clone)]
+pub struct DeletedRows {
+    /// Each table with how many rows there were.
+    pub tables: Vec<(String, u64)>,
+    /// The committed offset, if rows before it were to go: nothing brings those back by itself.
+    pub committed: Option<i64>,
+}
+
 /// Why nothing was found out or changed.
 #[derive(Debug, Error)]
 pub enum PartitionsError {
@@ -82,6 +91,9 @@ pub enum PartitionsError {
         /// Topics with their numbers of partitions.
         known: String,
     },
+    /// The committed offset has changed since it was looked at.
+    #[error("a worker has run meanwhile, and the partition's offset has moved: stop all workers, and look again")]
+    Moved,
     /// The log does not have the offset.
     #[error("{at} is outside of what the topic has, {oldest} to {end}: a worker could not read it")]
     Outside {
@@ -173,10 +185,7 @@ impl Partitions {
         // Kafka would refuse the offset in the end, but only after the audit has its record.
         self.nobody_works()?;
         let partition = self.partition(topic, partition)?;
-        let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
-        if !(oldest..=end).contains(&at) {
-            return Err(PartitionsError::Outside { at, oldest, end });
-        }
+        self.within(partition, at)?;
         let before = self.readable(&[partition]).await?;
         if let Some((_, stored)) = before.first() {
             self.wait_for_inserts(stored).await?;
@@ -242,24 +251,40 @@ impl Partitions {
         Ok(self.operator.commit(planned.partition, planned.at, &planned.metadata)?)
     }
 
-    /// Fails while a worker is in the group.
-    pub fn nobody_works(&self) -> Result<(), PartitionsError> {
+    /// Fails where a cursor cannot stand: no such partition, outside of what the topic has, or while a worker is in the group.
+    pub fn check_place(&self, topic: &str, partition: i32, at: i64) -> Result<(), PartitionsError> {
+        self.nobody_works()?;
+        let partition = self.partition(topic, partition)?;
+        self.within(partition, at)
+    }
+
+    fn nobody_works(&self) -> Result<(), PartitionsError> {
         Ok(self.operator.nobody_in_group(ANSWER_WITHIN)?)
     }
 
-    /// Takes the rows of these offsets of a partition out of all its tables: each table with how many there were. Refused while
-    /// workers run. A promised range is not forgotten: its owner inserts what it then lacks.
+    fn within(&self, partition: Partition, at: i64) -> Result<(), PartitionsError> {
+        let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
+        match (oldest..=end).contains(&at) {
+            true => Ok(()),
+            false => Err(PartitionsError::Outside { at, oldest, end }),
+        }
+    }
+
+    /// Takes the rows of these offsets of a partition out of all its tables. Refused while workers run, and once one has run
+    /// meanwhile. A promised range is not forgotten: its owner inserts what it then lacks. Rows of what is committed come again only
+    /// if the partition is started there.
     pub async fn delete_rows(
         &self,
         topic: &str,
         partition: i32,
         offsets: Range<i64>,
-    ) -> Result<Vec<(String, u64)>, PartitionsError> {
+    ) -> Result<DeletedRows, PartitionsError> {
         self.nobody_works()?;
         let partition = self.partition(topic, partition)?;
+        let before = self.readable(&[partition]).await?;
         // Unreadable metadata promise nothing that could still land.
-        for (_, stored) in self.readable(&[partition]).await? {
-            self.wait_for_inserts(&stored).await?;
+        for (_, stored) in &before {
+            self.wait_for_inserts(stored).await?;
         }
         let range = clickhouse_sink::Range {
             topic: topic.to_owned(),
@@ -267,12 +292,25 @@ impl Partitions {
             start: offsets.start,
             end: offsets.end,
         };
-        let mut removed = Vec::new();
+        let stands = |all: &[(Partition, Stored)]| {
+            let stored = all.first().map(|(_, stored)| stored);
+            stored.map(|stored| (stored.offset, stored.metadata.clone()))
+        };
+        let mut tables = Vec::new();
         for table in tables_of(&self.pipeline, &self.pipeline.sources[usize::from(partition.topic)]) {
+            self.nobody_works()?;
+            if stands(&self.readable(&[partition]).await?) != stands(&before) {
+                return Err(PartitionsError::Moved);
+            }
             let rows = self.sinks.clickhouse.remove(table, std::slice::from_ref(&range)).await;
-            removed.push((table.to_owned(), rows.map_err(WitnessError::from)?));
+            tables.push((table.to_owned(), rows.map_err(WitnessError::from)?));
         }
-        Ok(removed)
+        let committed = before.first().map(|(_, stored)| stored);
+        let committed = committed.filter(|stored| stored.committed && stored.offset > range.start);
+        Ok(DeletedRows {
+            tables,
+            committed: committed.map(|stored| stored.offset),
+        })
     }
 
     /// A partition of the pipeline's, by its name.

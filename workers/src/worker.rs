@@ -2,7 +2,7 @@
 //! rules, newer schemas, HTTP).
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -83,8 +83,6 @@ struct Worker {
     /// Sources for which a lane met a schema that the model does not cover.
     wanted: Mutex<BTreeSet<usize>>,
     evolve: Notify,
-    /// By source: how often its subject was read again.
-    read_again: Vec<AtomicU64>,
 }
 
 impl Surroundings for Worker {
@@ -116,16 +114,34 @@ impl Surroundings for Worker {
         self.evolve.notify_one();
     }
 
-    fn read_again(&self, source: usize) -> u64 {
-        self.read_again[source].load(Ordering::Acquire)
-    }
-}
-
-impl Worker {
-    fn was_read(&self, sources: &BTreeSet<usize>) {
-        for source in sources {
-            self.read_again[*source].fetch_add(1, Ordering::Release);
-        }
+    fn belongs(&self, source: usize, schema: Arc<Schema>) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            let subject = &self.pipeline.sources[source].subject;
+            let mut asked = 0;
+            loop {
+                match self.registry.versions_now(subject).await {
+                    Ok(versions) => {
+                        let versions: Vec<_> = versions.iter().map(|version| version.avro.clone()).collect();
+                        // What cannot be read, or makes no shape, holds up whoever takes in newer versions, and is told there.
+                        if Shape::of(&versions).is_ok_and(|shape| !shape.covers(&schema.avro)) {
+                            asked += 1;
+                        } else {
+                            return true;
+                        }
+                    }
+                    // That says nothing about the event. Wait (DESIGN 5.12).
+                    Err(error) if error.is_wait() => {
+                        tracing::warn!(subject, %error, "waiting for the versions of a subject")
+                    }
+                    Err(_) => return true,
+                }
+                if asked >= self.pipeline.dead_letters.attempts {
+                    return false;
+                }
+                // A registration may still be on its way to the registry's other nodes.
+                tokio::time::sleep(TRY_EVERY).await;
+            }
+        })
     }
 }
 
@@ -149,7 +165,6 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         )?,
         wanted: Mutex::default(),
         evolve: Notify::new(),
-        read_again: pipeline.sources.iter().map(|_| AtomicU64::new(0)).collect(),
         pipeline: Arc::clone(&pipeline),
     });
     let client = connection(&pipeline, &options.name)?;
@@ -305,17 +320,8 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
                 (model, revision)
             }
             () = worker.evolve.notified() => match evolved(&worker, &model, &sinks).await {
-                Ok(Some((same, read))) if same.version == model.version => {
-                    // Whoever asked asks again, unless it has asked often enough.
-                    tokio::time::sleep(TRY_EVERY).await;
-                    worker.was_read(&read);
-                    (same, revision)
-                }
-                Ok(Some((newer, read))) => match worker.rulebook.first(&newer.catalog).await {
-                    Ok(revision) => {
-                        worker.was_read(&read);
-                        (newer, revision)
-                    }
+                Ok(Some(newer)) => match worker.rulebook.first(&newer.catalog).await {
+                    Ok(revision) => (Arc::new(newer), revision),
                     Err(error) => {
                         tracing::error!(%error, "the rules do not fit the newer schemas");
                         // Partitions wait for this model: it is made again until the rules fit.
@@ -353,32 +359,25 @@ fn retry(worker: &Worker) {
     worker.evolve.notify_one();
 }
 
-/// The model with the shapes of every wanted source read anew, and the tables with their new columns; the same one if no shape has
-/// changed. And which sources those were. `None`: nobody wants anything.
-async fn evolved(
-    worker: &Worker,
-    model: &Arc<Model>,
-    sinks: &Sinks,
-) -> Result<Option<(Arc<Model>, BTreeSet<usize>)>, WorkerError> {
+/// The model with the shapes of every wanted source read anew, and the tables with their new columns. `None`: no shape has changed;
+/// whoever still waits for one asks again.
+async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option<Model>, WorkerError> {
     let wanted = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    if wanted.is_empty() {
-        return Ok(None);
-    }
     let mut shapes = model.shapes.clone();
     for source in &wanted {
         shapes[*source] = shape(worker, *source).await?;
     }
     let newer = if shapes == model.shapes {
-        Arc::clone(model)
+        None
     } else {
         let newer = Model::new(Arc::clone(&worker.pipeline), shapes, model.version + 1).map_err(WorkerError::Model)?;
         // Tables first: a block must never name a column that is not there.
         complete_tables(&newer, &sinks.clickhouse, wanted.iter().copied()).await?;
-        Arc::new(newer)
+        Some(newer)
     };
     let mut left = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner);
     left.retain(|source| !wanted.contains(source));
-    Ok(Some((newer, wanted)))
+    Ok(newer)
 }
 
 async fn first_model(worker: &Worker) -> Result<Model, WorkerError> {

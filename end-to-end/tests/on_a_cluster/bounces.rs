@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use devstack::Part;
 use end_to_end::shop::Rules;
-use end_to_end::{Reader, run_on_cluster};
+use end_to_end::{Reader, run_on_cluster, until};
 
 /// For readable times.
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,6 +30,8 @@ enum Bounced {
 }
 
 const WORKERS: [&str; 2] = ["worker-a", "worker-b"];
+/// Whoever was struck is away: a broker's partitions have other leaders, a worker's another owner.
+const WITHOUT_IT: Duration = Duration::from_secs(120);
 /// A source's partitions in `make test`.
 const PARTITIONS: u32 = 3;
 
@@ -55,8 +57,8 @@ fn brokers_and_workers_bounce_and_every_record_is_copied_once() {
 #[test]
 #[ignore = "takes a quarter of an hour: make bounces"]
 fn the_whole_matrix() {
-    println!("| bounced | how | partitions | events | took |");
-    println!("|---|---|--:|--:|--:|");
+    println!("| bounced | how | partitions | events | went on within | took |");
+    println!("|---|---|--:|--:|--:|--:|");
     for partitions in [2, 3] {
         for hard in [true, false] {
             for nodes in [true, false] {
@@ -72,17 +74,18 @@ fn the_whole_matrix() {
                     (bounced, hard)
                 });
                 let began = Instant::now();
-                let events = copied_once(&format!("{who}_{how}_{partitions}"), partitions, bounces);
-                let took = began.elapsed().as_secs();
-                println!("| {who} | {how} | {partitions} | {events} | {took} s |");
+                let (events, longest) = copied_once(&format!("{who}_{how}_{partitions}"), partitions, bounces);
+                let (longest, took) = (longest.as_secs_f64(), began.elapsed().as_secs());
+                println!("| {who} | {how} | {partitions} | {events} | {longest:.1} s | {took} s |");
             }
         }
     }
 }
 
-/// One run; how many events it had.
-fn copied_once(name: &str, partitions: u32, bounces: Bounces) -> u64 {
-    let mut events = 0;
+/// One run; how many events it had, and the longest time from a bounce until events that were written after it were committed,
+/// with whoever was struck still away.
+fn copied_once(name: &str, partitions: u32, bounces: Bounces) -> (u64, Duration) {
+    let (mut events, mut longest) = (0, Duration::ZERO);
     run_on_cluster(name, Rules::Directory, async |scenario| {
         let file = std::fs::read_to_string(scenario.dir.join("pipeline.yaml")).unwrap();
         let file = file.replace("batch:  {", "batch:  {rows: 750, rows_max: 750, ");
@@ -115,23 +118,34 @@ fn copied_once(name: &str, partitions: u32, bounces: Bounces) -> u64 {
                 (Bounced::Worker(worker), true) => scenario.kill(worker).await,
                 (Bounced::Worker(worker), false) => scenario.stop(worker).await,
             }
+            let struck = Instant::now();
+            // How long it is away is part of the fault, and what comes meanwhile has to be committed without it.
+            tokio::time::sleep(2 * SECOND).await;
+            let ends = until("the ends of all partitions", WITHOUT_IT, async || scenario.ends().ok()).await;
+            until("what came after a bounce to be committed", WITHOUT_IT, async || {
+                (scenario.behind(&ends).ok()? == 0).then_some(())
+            })
+            .await;
+            println!(
+                "{bounced:?}, {}: went on within {:?}",
+                if hard { "killed" } else { "stopped" },
+                struck.elapsed()
+            );
+            longest = longest.max(struck.elapsed());
             match bounced {
-                Bounced::Node(node) => {
-                    // How long it is away is part of the fault.
-                    tokio::time::sleep(2 * SECOND).await;
-                    scenario.stack.start(node).await.unwrap();
-                }
+                Bounced::Node(node) => scenario.stack.start(node).await.unwrap(),
                 Bounced::Worker(worker) => scenario.start_worker(worker).await,
             }
         }
         driven.push(load.finished().await);
         let report = scenario.verified(&driven.iter().collect::<Vec<_>>()).await;
         events = driven.iter().map(|driven| driven.produced).sum();
+        assert!(events as f64 >= RECORDS, "{events} events");
         assert_eq!(report.alerts, events, "{report}");
         let read = reader.finished();
         let once: BTreeSet<&String> = read.iter().collect();
         assert_eq!(once.len(), read.len(), "no alert twice");
         assert_eq!(read.len() as u64, report.alerts, "every alert");
     });
-    events
+    (events, longest)
 }

@@ -98,8 +98,14 @@ fn a_promised_range_that_retention_has_passed_stops_its_partition() {
         let (name, oldest) = (format!("{}/{}", one.topic, one.partition), one.offset + 1);
         scenario.delete_records(&one.topic, one.partition, oldest).await;
 
+        // Under load: where the others are read moves on while Kafka is asked for what is left.
+        let load = scenario.drive(scenario.load_of(500.0, 6 * SECOND, 2));
         let said = scenario.start_stopped_worker("worker-a", "SLU-103").await;
         assert!(said.contains(&name), "{said}");
+        load.finished().await;
+        let code = [("code", "SLU-103")];
+        let stopped = scenario.metric("worker-a", "sluice_partitions_stopped", &code).await;
+        assert_eq!(stopped, 1.0, "this partition alone");
         ends.retain(|(topic, partition, _)| (topic, *partition) != (&one.topic, one.partition));
         until("the others to be committed", 60 * SECOND, async || {
             (scenario.behind(&ends).ok()? == 0).then_some(())

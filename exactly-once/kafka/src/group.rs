@@ -281,7 +281,7 @@ impl Group {
     }
 
     /// A question that blocks its thread until Kafka has answered, or has not within [`OLDEST_WITHIN`] for one of them: the oldest
-    /// offset of each of these partitions, and those for which there was no answer.
+    /// offset of each of these partitions and the one behind its newest, and those for which there was no answer.
     pub fn oldest(&self, partitions: Vec<Partition>) -> impl FnOnce() -> Oldest + Send + 'static {
         let (consumer, topics) = (Arc::clone(&self.consumer), self.topics.clone());
         move || {

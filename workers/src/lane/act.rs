@@ -116,11 +116,12 @@ impl LaneLoop {
         }
     }
 
+    /// Counts the transaction that is open; one that was given up, and answers after all, was counted.
     pub(super) fn transaction_ended(&mut self, epoch: u64, outcome: &str) {
-        // One that was given up may still answer while the next one runs.
-        self.transacting = self.transacting.filter(|(open, _)| *open != epoch);
-        let labels = vec![("outcome", outcome.to_owned())];
-        self.shared.metrics.transactions.get_or_create(&labels).inc();
+        if self.transacting.take_if(|(open, _)| *open == epoch).is_some() {
+            let labels = vec![("outcome", outcome.to_owned())];
+            self.shared.metrics.transactions.get_or_create(&labels).inc();
+        }
     }
 
     /// Makes librdkafka fetch from here: by the assignment itself if the group still waits for it, else by a seek.

@@ -52,10 +52,6 @@ impl LaneLoop {
         let outputs = transform(&self.model, &self.revision, collected)?;
         here(Point::AfterTransform);
         tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
-        if let Some(why) = self.brake.take(&outputs) {
-            self.braked(&why);
-            return self.take_back(group, &outputs, Wait::Brake);
-        }
         // One record's charges go on whatever they are: the sink's health tells of them, and nothing could be cut off.
         let sinks = Arc::clone(&self.shared.sinks);
         if records > 1
@@ -72,6 +68,10 @@ impl LaneLoop {
                 "a range's charges are too many for one message"
             );
             return self.take_back(group, &outputs, Wait::Pressure);
+        }
+        if let Some(why) = self.brake.take(&outputs) {
+            self.braked(&why);
+            return self.take_back(group, &outputs, Wait::Brake);
         }
         self.records_max = self.records_max.saturating_add(self.records_max / 4 + 1);
         for output in &outputs.ranges {

@@ -1,5 +1,7 @@
 //! Records into collectors, and the reasons for which a partition is not fetched.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
@@ -76,18 +78,23 @@ impl Flow {
     };
 }
 
-/// What is known of a schema that the versions of a source's subject do not have.
+/// What is known of a schema that the model does not hold.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Foreign {
-    /// The subject had been read again so often when the schema was first seen.
-    Asked { reads: u64 },
-    /// Its events become dead letters until then.
-    Believed { until: Instant },
+    /// The registry is asked.
+    Asked,
+    /// A version of the subject: a newer model will hold it.
+    Newer,
+    /// Of no version of the subject, as is believed until then: its events become dead letters.
+    Believed {
+        /// Then the registry is asked again.
+        until: Instant,
+    },
 }
 
 /// What became of a record's schema.
 enum Found {
-    Plan(std::sync::Arc<Plan>),
+    Plan(Arc<Plan>),
     /// The registry definitely does not know it.
     Unknown,
     /// It cannot be read into the table.
@@ -144,7 +151,7 @@ impl LaneLoop {
             return Err(Wait::Pressure);
         }
         let source = usize::from(partition.topic);
-        let pipeline = std::sync::Arc::clone(&self.model.pipeline);
+        let pipeline = Arc::clone(&self.model.pipeline);
         let described = &pipeline.sources[source];
         let headers = if message_has_headers(message) {
             headers::all(message)
@@ -264,7 +271,7 @@ impl LaneLoop {
         }
         let model = settling.map_or(&self.model, |settling| &settling.model);
         if let Some(plan) = self.plans.get(&(model.version, source, id)) {
-            return Found::Plan(std::sync::Arc::clone(plan));
+            return Found::Plan(Arc::clone(plan));
         }
         let Some(schema) = self.schemas.get(&id).cloned() else {
             let believed = self.unknown.get(&id).is_some_and(|until| *until > Instant::now());
@@ -275,47 +282,73 @@ impl LaneLoop {
             return Found::Later(Wait::Schema(id));
         };
         if !model.shapes[source].covers(&schema.avro) {
-            let new = settling.is_none();
-            return self.foreign(partition, source, id, new);
+            if settling.is_some() {
+                // It was held when the range was promised.
+                self.shared.surroundings.evolve(source);
+                return Found::Later(Wait::Model);
+            }
+            return self.foreign(partition, source, &schema);
         }
         match Plan::compile(&schema.avro, &model.shapes[source]) {
             Ok(plan) => {
-                let plan = std::sync::Arc::new(plan);
-                self.plans
-                    .insert((model.version, source, id), std::sync::Arc::clone(&plan));
+                let plan = Arc::new(plan);
+                self.plans.insert((model.version, source, id), Arc::clone(&plan));
                 Found::Plan(plan)
             }
             Err(error) => Found::Unfit(format!("schema id {id}: {error}")),
         }
     }
 
-    /// The registry knows the id, but the versions of the source's subject, as they were read last, do not have such fields: it is
-    /// newer than that, or of another subject. The latter is believed once the subject was read again often enough.
-    fn foreign(&mut self, partition: Partition, source: usize, id: u32, new: bool) -> Found {
-        let reads = self.shared.surroundings.read_again(source);
-        let attempts = u64::from(self.model.pipeline.dead_letters.attempts);
-        let asked = Foreign::Asked { reads };
-        let found = self.foreign.entry((source, id)).or_insert(asked);
-        match *found {
-            Foreign::Believed { until } if new && until > Instant::now() => return self.unknown_to(partition),
-            Foreign::Believed { .. } => *found = asked,
-            // One that was under way when it was asked for says nothing.
-            Foreign::Asked { reads: first } if new && reads > first + attempts => {
-                *found = Foreign::Believed {
-                    until: Instant::now() + UNKNOWN_FOR,
-                };
+    /// The registry knows the id, and the model does not hold its fields: it is newer, or of another subject.
+    fn foreign(&mut self, partition: Partition, source: usize, schema: &Arc<registry_cache::Schema>) -> Found {
+        match self.foreign.get(&(source, schema.id)) {
+            Some(Foreign::Believed { until }) if *until > Instant::now() => return self.unknown_to(partition),
+            Some(Foreign::Newer) => {
+                self.shared.surroundings.evolve(source);
+                return Found::Later(Wait::Model);
+            }
+            Some(Foreign::Asked) => {}
+            Some(Foreign::Believed { .. }) | None => {
+                self.foreign.insert((source, schema.id), Foreign::Asked);
+                let (surroundings, sender) = (Arc::clone(&self.shared.surroundings), self.sender.clone());
+                let (id, schema) = (schema.id, Arc::clone(schema));
+                self.shared.runtime.spawn(async move {
+                    let belongs = surroundings.belongs(source, schema).await;
+                    super::act::tell(&sender, Inbox::Belongs { source, id, belongs });
+                });
+            }
+        }
+        Found::Later(Wait::Schema(schema.id))
+    }
+
+    pub(super) fn belonging(&mut self, group: &Group, source: usize, id: u32, belongs: bool) -> Result<(), LaneError> {
+        let found = match belongs {
+            true => Foreign::Newer,
+            false => {
                 let subject = &self.model.pipeline.sources[source].subject;
                 tracing::warn!(
                     id,
                     subject,
                     "the schema of this id is no version of the topic's subject: its events become dead letters"
                 );
-                return self.unknown_to(partition);
+                Foreign::Believed {
+                    until: Instant::now() + UNKNOWN_FOR,
+                }
             }
-            Foreign::Asked { .. } => {}
+        };
+        self.foreign.insert((source, id), found);
+        self.release(group, |wait| wait == Wait::Schema(id))
+    }
+
+    /// A subject that had nothing newer when it was read may have by now: for partitions that wait for it, or for the brake, which
+    /// events of no version may have tripped.
+    pub(super) fn evolve_again(&self) {
+        let waits = |flow: &Flow| matches!(flow.wait, Some(Wait::Model | Wait::Brake));
+        let waiting = self.flows.iter().filter(|(_, flow)| waits(flow));
+        let sources: BTreeSet<usize> = waiting.map(|(partition, _)| usize::from(partition.topic)).collect();
+        for source in sources {
+            self.shared.surroundings.evolve(source);
         }
-        self.shared.surroundings.evolve(source);
-        Found::Later(Wait::Model)
     }
 
     /// A promise pins the ids that its range holds to be unknown, and has room for so many.
@@ -331,7 +364,7 @@ impl LaneLoop {
             return;
         }
         *self.asking.entry(id).or_insert(0) += 1;
-        let (surroundings, sender) = (std::sync::Arc::clone(&self.shared.surroundings), self.sender.clone());
+        let (surroundings, sender) = (Arc::clone(&self.shared.surroundings), self.sender.clone());
         self.shared.runtime.spawn(async move {
             tokio::time::sleep(after).await;
             let schema = surroundings.schema(id).await;
@@ -343,7 +376,7 @@ impl LaneLoop {
         &mut self,
         group: &Group,
         id: u32,
-        schema: Result<std::sync::Arc<registry_cache::Schema>, String>,
+        schema: Result<Arc<registry_cache::Schema>, String>,
     ) -> Result<(), LaneError> {
         let attempts = self.asking.get(&id).copied().unwrap_or(1);
         match schema {

@@ -54,11 +54,12 @@ pub trait Surroundings: Send + Sync {
     fn documents(&self, rules: (u64, u64)) -> futures::future::BoxFuture<'_, Option<Arc<Vec<(String, String)>>>>;
     /// A schema by its id; waits while the registry is away. `Err`: definite, with the reason.
     fn schema(&self, id: u32) -> futures::future::BoxFuture<'_, Result<Arc<registry_cache::Schema>, String>>;
-    /// A writer's schema has fields that the model lacks: the source's subject is read again, and what came of it will come through
-    /// the inbox.
+    /// Whether a schema that the model does not hold fits a source all the same, by what the registry has of its subject now; waits
+    /// while the registry is away.
+    fn belongs(&self, source: usize, schema: Arc<registry_cache::Schema>) -> futures::future::BoxFuture<'_, bool>;
+    /// A writer's schema has fields that the model lacks: the source's subject is read again, and a newer model comes through the
+    /// inbox if there is one.
     fn evolve(&self, source: usize);
-    /// How often that was done for a source.
-    fn read_again(&self, source: usize) -> u64;
 }
 
 /// Everything that a lane shares with its worker.
@@ -132,8 +133,17 @@ pub enum Inbox {
         /// The schema, or why there is none.
         schema: Result<Arc<registry_cache::Schema>, String>,
     },
+    /// Whether a schema fits a source.
+    Belongs {
+        /// Which source.
+        source: usize,
+        /// The schema's id.
+        id: u32,
+        /// What came of it.
+        belongs: bool,
+    },
     /// Where partitions begin, after one of them was found to lack an offset.
-    Oldest(Oldest),
+    Oldest(Oldest, BTreeMap<Partition, i64>),
     /// A source's topic was deleted and made again.
     TopicReplaced(u16),
     /// Newer shapes, newer rules, or both.
@@ -217,7 +227,7 @@ pub struct LaneLoop {
     /// Ids that the registry definitely does not know, and until when that is believed.
     unknown: BTreeMap<u32, Instant>,
     asking: BTreeMap<u32, u32>,
-    /// By source and id.
+    /// Schemas that the model does not hold, by source and id.
     foreign: BTreeMap<(usize, u32), Foreign>,
     brake: Brake,
     /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
@@ -353,6 +363,7 @@ impl LaneLoop {
             if reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 self.report(group);
+                self.evolve_again();
             }
             if looked.elapsed() >= reading::TOPICS_EVERY {
                 looked = Instant::now();
@@ -480,7 +491,8 @@ impl LaneLoop {
                     documents,
                 } => self.pinned(partition, ticket, documents),
                 Inbox::Schema { id, schema } => self.schema_arrived(group, id, schema)?,
-                Inbox::Oldest(oldest) => self.offsets_gone(group, oldest),
+                Inbox::Belongs { source, id, belongs } => self.belonging(group, source, id, belongs)?,
+                Inbox::Oldest(oldest, asked) => self.offsets_gone(group, oldest, &asked),
                 Inbox::Model(model, revision) => self.next_model = Some((model, revision)),
                 Inbox::Drain => self.events.push_back(Event::Drain),
             }
@@ -503,20 +515,18 @@ impl LaneLoop {
         }
         if let Some((model, revision)) = self.next_model.take() {
             let reshaped = model.version != self.model.version;
-            let ruled = (revision.number, revision.digest) != (self.revision.number, self.revision.digest);
             self.model = model;
             self.revision = revision;
             self.shared.metrics.rules_revision.set(self.revision.number);
-            // A subject that was read again and is as it was mends nothing.
-            if (reshaped || ruled) && self.brake.release() {
+            if self.brake.release() {
                 self.shared.health.part(&self.settings.slot).ready(true, "");
             }
             if reshaped {
                 self.plans.retain(|(version, _, _), _| *version == self.model.version);
+                self.foreign.retain(|_, found| matches!(found, Foreign::Asked));
                 self.restart_settlings(group)?;
             }
-            let braked = self.brake.tripped();
-            self.release(group, |wait| wait == Wait::Model || (wait == Wait::Brake && !braked))?;
+            self.release(group, |wait| matches!(wait, Wait::Model | Wait::Brake))?;
         }
         Ok(())
     }

@@ -100,6 +100,9 @@ impl LaneLoop {
             return;
         }
         let known = self.topic_ids.clone();
+        // Where each is read meanwhile moves on, and says nothing about an end that was told before.
+        let next = |partition: &Partition| Some((*partition, self.flows.get(partition)?.next));
+        let asked: BTreeMap<Partition, i64> = partitions.iter().filter_map(next).collect();
         let (ask, reader, sender) = (group.oldest(partitions.clone()), group.reader(), self.sender.clone());
         self.shared.runtime.spawn_blocking(move || {
             let mut oldest = ask();
@@ -120,14 +123,16 @@ impl LaneLoop {
                     oldest.unanswered.extend(asked);
                 }
             }
-            tell(&sender, Inbox::Oldest(oldest));
+            tell(&sender, Inbox::Oldest(oldest, asked));
         });
     }
 
-    pub(super) fn offsets_gone(&mut self, group: &Group, oldest: Oldest) {
+    /// `asked`: where each partition was read when Kafka was asked.
+    pub(super) fn offsets_gone(&mut self, group: &Group, oldest: Oldest, asked: &BTreeMap<Partition, i64>) {
         for (partition, low, high) in oldest.offsets {
             // Behind the end of a log that has lost records: those that come there next are others.
-            let gone = |flow: &Flow| flow.next < low || flow.next > high;
+            let beyond = |next: i64| next > high && asked.get(&partition) == Some(&next);
+            let gone = |flow: &Flow| flow.next < low || beyond(flow.next);
             if self.flows.get(&partition).is_some_and(gone) {
                 self.events
                     .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));

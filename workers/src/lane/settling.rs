@@ -23,13 +23,13 @@ use crate::transform::{Outputs, transform};
 /// are repeated without end, like those of the table itself.
 const REFUSED_MAX: u16 = 5;
 
-/// Promises that are complete wait so long, from their beginning, for others that lack a schema or their rules.
+/// Promises that are complete wait so long for others that have only been read back.
 const TOGETHER_WITHIN: Duration = Duration::from_secs(2);
 
 /// One promise that is being settled.
 pub(super) struct Settling {
     ticket: u64,
-    began: Instant,
+    present_since: Option<Instant>,
     pub promise: Promise,
     /// The model that its columns are built with.
     pub model: Arc<Model>,
@@ -91,7 +91,7 @@ impl LaneLoop {
             partition,
             Settling {
                 ticket,
-                began: Instant::now(),
+                present_since: None,
                 promise,
                 model: Arc::clone(&self.model),
                 collector: Collector::default(),
@@ -138,6 +138,7 @@ impl LaneLoop {
             .filter(|settling| settling.ticket == ticket)
         {
             settling.present = Some(present);
+            settling.present_since = Some(Instant::now());
         }
     }
 
@@ -204,12 +205,11 @@ impl LaneLoop {
         for partition in complete {
             self.compare(partition, &mut compiled)?;
         }
-        // Those whose read-back is there will be complete within moments: they travel together. One that waits for the registry or
-        // for the rules may wait for long.
-        let waits = |partition: &Partition| self.flows.get(partition).is_some_and(|flow| flow.wait.is_some());
-        let soon = self.settling.iter().any(|(partition, s)| {
-            let delayed = s.documents.is_none() || waits(partition);
-            s.ready.is_none() && s.present.is_some() && !(delayed && s.began.elapsed() > TOGETHER_WITHIN)
+        // Those whose read-back is there will be complete within moments, and travel together; what one of them lacks may also be
+        // away for long: the registry, the rules service, a partition's leader.
+        let soon = self.settling.values().any(|s| {
+            let present = s.present_since.is_some_and(|since| since.elapsed() < TOGETHER_WITHIN);
+            s.ready.is_none() && present
         });
         if !soon && self.machine.standing().waiting == 0 {
             self.send_ready();
