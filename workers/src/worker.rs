@@ -122,24 +122,22 @@ impl Surroundings for Worker {
                 match self.registry.versions_now(subject).await {
                     Ok(versions) => {
                         let versions: Vec<_> = versions.iter().map(|version| version.avro.clone()).collect();
-                        // What cannot be read, or makes no shape, holds up whoever takes in newer versions, and is told there.
-                        if Shape::of(&versions).is_ok_and(|shape| !shape.covers(&schema.avro)) {
-                            asked += 1;
-                        } else {
-                            return true;
+                        match Shape::of(&versions) {
+                            Ok(shape) if shape.covers(&schema.avro) => return true,
+                            Ok(_) => asked += 1,
+                            Err(error) => {
+                                tracing::warn!(subject, %error, "the versions of a subject make no table; its events wait")
+                            }
                         }
                     }
                     // That says nothing about the event. Wait (DESIGN 5.12).
-                    Err(error) if error.is_wait() => {
-                        tracing::warn!(subject, %error, "waiting for the versions of a subject")
-                    }
-                    Err(_) => return true,
+                    Err(error) => tracing::warn!(subject, %error, "waiting for the versions of a subject"),
                 }
-                if asked >= self.pipeline.dead_letters.attempts {
+                if asked >= self.pipeline.dead_letters.attempts.max(BELONGS_ASKED) {
                     return false;
                 }
                 // A registration may still be on its way to the registry's other nodes.
-                tokio::time::sleep(TRY_EVERY).await;
+                tokio::time::sleep(BELONGS_EVERY).await;
             }
         })
     }
@@ -274,6 +272,10 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
 type Newest = Mutex<(Arc<Model>, Arc<rules::Revision>)>;
 type Senders = Mutex<Vec<Option<SyncSender<Inbox>>>>;
 
+/// At least so often a registry has to say that a subject has no such version, with this between two answers.
+const BELONGS_ASKED: u32 = 3;
+const BELONGS_EVERY: Duration = Duration::from_secs(1);
+
 /// A lane that ends with an error is replaced: a new consumer and producer, and the committed offsets as the only truth.
 fn keep_running(
     lane: usize,
@@ -288,6 +290,9 @@ fn keep_running(
         let (running, sender) = LaneLoop::new(settings.clone(), shared.clone(), model, revision);
         let drain = sender.clone();
         senders.lock().unwrap_or_else(PoisonError::into_inner)[lane] = Some(sender);
+        // What has become newer meanwhile was told to the lane before this one.
+        let (model, revision) = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        tell(&drain, || Inbox::Model(Arc::clone(&model), Arc::clone(&revision)));
         if draining.load(Ordering::Acquire) {
             tell(&drain, || Inbox::Drain);
         }
@@ -312,10 +317,14 @@ fn tell(sender: &SyncSender<Inbox>, message: impl Fn() -> Inbox) {
 
 /// Brings newer rules and newer shapes to all lanes.
 async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, sinks: Arc<Sinks>) {
+    // Waits on while subjects are read again, however often that is: it takes longer than they do.
+    let mut changed = None;
     loop {
         let (model, revision) = newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rules = changed.get_or_insert_with(|| rules_after(&worker, &model, &revision));
         let (model, revision) = tokio::select! {
-            revision = worker.rulebook.changed((revision.number, revision.digest), &model.catalog) => {
+            biased;
+            revision = rules => {
                 tracing::info!(number = revision.number, digest = format!("{:016x}", revision.digest), "new rules");
                 (model, revision)
             }
@@ -341,6 +350,7 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
                 }
             },
         };
+        changed = None;
         *newest.lock().unwrap_or_else(PoisonError::into_inner) = (Arc::clone(&model), Arc::clone(&revision));
         let all: Vec<_> = senders
             .lock()
@@ -355,6 +365,17 @@ async fn watch(worker: Arc<Worker>, newest: Arc<Newest>, senders: Arc<Senders>, 
     }
 }
 
+/// The next revision of the rules that fits the model.
+fn rules_after(
+    worker: &Arc<Worker>,
+    model: &Arc<Model>,
+    revision: &Arc<rules::Revision>,
+) -> BoxFuture<'static, Arc<rules::Revision>> {
+    let (worker, model) = (Arc::clone(worker), Arc::clone(model));
+    let in_force = (revision.number, revision.digest);
+    Box::pin(async move { worker.rulebook.changed(in_force, &model.catalog).await })
+}
+
 fn retry(worker: &Worker) {
     worker.evolve.notify_one();
 }
@@ -365,7 +386,11 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
     let wanted = worker.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut shapes = model.shapes.clone();
     for source in &wanted {
-        shapes[*source] = shape(worker, *source).await?;
+        let read = shape(worker, *source).await?;
+        // Columns go with no version that is deleted, and an answer with fewer may be older than what is known.
+        if read.columns.len() >= shapes[*source].columns.len() {
+            shapes[*source] = read;
+        }
     }
     let newer = if shapes == model.shapes {
         None

@@ -74,7 +74,7 @@ pub async fn metadata(trial: &mut Trial<'_, '_>) {
             ("metadata that is no text", bytes),
             ("metadata at the limit of size", b"s3;".repeat(METADATA_MAX / 3)),
         ];
-        for (what, metadata) in foreign {
+        for (what, metadata) in trial.some(foreign.into()) {
             trial.fault(what);
             write_bytes(trial, &one, &metadata).await;
             let ends = trial.ends().await;
@@ -135,7 +135,7 @@ pub async fn offsets(trial: &mut Trial<'_, '_>) {
                 "SLU-105",
             ),
         ];
-        for (what, by, as_a_lane, code) in wrong {
+        for (what, by, as_a_lane, code) in trial.some(wrong.into()) {
             let right = left_by_the_dead(trial).await;
             // With a cursor at a gRPC sink, and room to go back.
             let begun: Vec<(&Committed, Metadata)> = right

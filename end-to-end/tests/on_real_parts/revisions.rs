@@ -5,6 +5,8 @@ use std::time::Duration;
 use end_to_end::shop::Rules;
 use end_to_end::{Committed, Scenario, run, until};
 
+use crate::stops::left_pending;
+
 const SECOND: Duration = Duration::from_secs(1);
 const TABLES: [(&str, &str); 5] = [
     ("user.pageview", "pageviews"),
@@ -100,11 +102,7 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         scenario.mutation = Some("impure-rules");
         scenario.start_worker("worker-a").await;
         scenario.mutation = None;
-        let load = scenario.drive(scenario.load_of(500.0, 6 * SECOND, 1));
-        load.has_run_for(3 * SECOND).await;
-        scenario.kill("worker-a").await;
-        load.finished().await;
-        scenario.group_is_empty().await;
+        left_pending(scenario).await;
         let promised = scenario.promised();
         let said = scenario.start_stopped_worker("worker-a", "SLU-102").await;
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));

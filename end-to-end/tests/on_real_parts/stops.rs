@@ -208,6 +208,31 @@ fn a_charge_that_billing_refuses_stops_its_partition() {
     });
 }
 
+/// Rules that fail on every event, though they are rules.
+const BAD: &str =
+    "tenant: \"*\"\nrules:\n  - {name: bad, set: {source: \"CAST(CAST(event_id AS BIGINT) AS VARCHAR)\"}}\n";
+
+/// Scenario: rules in the directory turn most events into dead letters; later the operator puts right ones there.
+/// Guarantees: the lanes stop (SLU-201) and go on by themselves with the right rules; everything is delivered once.
+#[test]
+fn the_brake_is_released_by_rules_that_come_to_the_directory() {
+    run("braked", Rules::Directory, async |scenario| {
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.write_rules("default", BAD);
+        scenario.start_worker("worker-a").await;
+        scenario
+            .drive(scenario.load_of(1_000.0, 4 * SECOND, 1))
+            .finished()
+            .await;
+        scenario.is_stopped("worker-a", "SLU-201").await;
+        scenario.write_rules("default", RULES);
+        flowing(scenario).await;
+        let verified = scenario.sluice(&["verify"]).await;
+        assert!(verified.contains("gap = overlap = 0"), "{verified}");
+    });
+}
+
 /// Scenario: most events become dead letters by a mistake in the rules; the mended rules come while the batch that trips the brake
 /// is being collected.
 /// Guarantees: the brake trips (SLU-201) and nothing of the batch is committed; then each of its events arrives.
@@ -221,9 +246,7 @@ fn rules_that_are_mended_while_the_brake_trips_leave_nothing_out() {
         scenario.set_the_shop_up().await;
         scenario.start_config().await;
         let rules = scenario.dir.join("rules").display().to_string();
-        let bad =
-            "tenant: \"*\"\nrules:\n  - {name: bad, set: {source: \"CAST(CAST(event_id AS BIGINT) AS VARCHAR)\"}}\n";
-        scenario.write_rules("default", bad);
+        scenario.write_rules("default", BAD);
         scenario.sluice(&["rules", "apply", &rules]).await;
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;

@@ -83,8 +83,11 @@ impl Flow {
 pub(super) enum Foreign {
     /// The registry is asked.
     Asked,
-    /// A version of the subject: a newer model will hold it.
-    Newer,
+    /// A version of the subject: a newer model will hold it, or the registry is asked again then.
+    Newer {
+        /// When.
+        until: Instant,
+    },
     /// Of no version of the subject, as is believed until then: its events become dead letters.
     Believed {
         /// Then the registry is asked again.
@@ -303,12 +306,12 @@ impl LaneLoop {
     fn foreign(&mut self, partition: Partition, source: usize, schema: &Arc<registry_cache::Schema>) -> Found {
         match self.foreign.get(&(source, schema.id)) {
             Some(Foreign::Believed { until }) if *until > Instant::now() => return self.unknown_to(partition),
-            Some(Foreign::Newer) => {
+            Some(Foreign::Newer { until }) if *until > Instant::now() => {
                 self.shared.surroundings.evolve(source);
                 return Found::Later(Wait::Model);
             }
             Some(Foreign::Asked) => {}
-            Some(Foreign::Believed { .. }) | None => {
+            Some(Foreign::Believed { .. } | Foreign::Newer { .. }) | None => {
                 self.foreign.insert((source, schema.id), Foreign::Asked);
                 let (surroundings, sender) = (Arc::clone(&self.shared.surroundings), self.sender.clone());
                 let (id, schema) = (schema.id, Arc::clone(schema));
@@ -322,8 +325,9 @@ impl LaneLoop {
     }
 
     pub(super) fn belonging(&mut self, group: &Group, source: usize, id: u32, belongs: bool) -> Result<(), LaneError> {
+        let until = Instant::now() + UNKNOWN_FOR;
         let found = match belongs {
-            true => Foreign::Newer,
+            true => Foreign::Newer { until },
             false => {
                 let subject = &self.model.pipeline.sources[source].subject;
                 tracing::warn!(
@@ -331,9 +335,7 @@ impl LaneLoop {
                     subject,
                     "the schema of this id is no version of the topic's subject: its events become dead letters"
                 );
-                Foreign::Believed {
-                    until: Instant::now() + UNKNOWN_FOR,
-                }
+                Foreign::Believed { until }
             }
         };
         self.foreign.insert((source, id), found);
@@ -342,12 +344,21 @@ impl LaneLoop {
 
     /// A subject that had nothing newer when it was read may have by now: for partitions that wait for it, or for the brake, which
     /// events of no version may have tripped.
-    pub(super) fn evolve_again(&self) {
+    pub(super) fn evolve_again(&mut self, group: &Group) -> Result<(), LaneError> {
         let waits = |flow: &Flow| matches!(flow.wait, Some(Wait::Model | Wait::Brake));
         let waiting = self.flows.iter().filter(|(_, flow)| waits(flow));
         let sources: BTreeSet<usize> = waiting.map(|(partition, _)| usize::from(partition.topic)).collect();
         for source in sources {
             self.shared.surroundings.evolve(source);
+        }
+        let now = Instant::now();
+        let over = |found: &Foreign| matches!(found, Foreign::Newer { until } if *until <= now);
+        match self.foreign.values().any(over) {
+            true => {
+                self.foreign.retain(|_, found| !over(found));
+                self.release(group, |wait| wait == Wait::Model)
+            }
+            false => Ok(()),
         }
     }
 

@@ -363,7 +363,7 @@ impl LaneLoop {
             if reported.elapsed() >= REPORT {
                 reported = Instant::now();
                 self.report(group);
-                self.evolve_again();
+                self.evolve_again(group)?;
             }
             if looked.elapsed() >= reading::TOPICS_EVERY {
                 looked = Instant::now();
@@ -492,7 +492,7 @@ impl LaneLoop {
                 } => self.pinned(partition, ticket, documents),
                 Inbox::Schema { id, schema } => self.schema_arrived(group, id, schema)?,
                 Inbox::Belongs { source, id, belongs } => self.belonging(group, source, id, belongs)?,
-                Inbox::Oldest(oldest, asked) => self.offsets_gone(group, oldest, &asked),
+                Inbox::Oldest(oldest, asked) => self.offsets_gone(group, oldest, &asked)?,
                 Inbox::Model(model, revision) => self.next_model = Some((model, revision)),
                 Inbox::Drain => self.events.push_back(Event::Drain),
             }

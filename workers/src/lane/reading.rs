@@ -10,8 +10,8 @@ use exactly_once_kafka::{Group, Oldest, Reader, Start};
 use exactly_once_protocol::{Event, Offsets, Partition, StopCode, Wanted};
 
 use super::act::tell;
-use super::flow::Flow;
-use super::{Inbox, LaneLoop};
+use super::flow::Mode;
+use super::{Inbox, LaneError, LaneLoop};
 use crate::sinks::Sinks;
 use crate::witnesses::{described, witnesses};
 
@@ -128,19 +128,30 @@ impl LaneLoop {
     }
 
     /// `asked`: where each partition was read when Kafka was asked.
-    pub(super) fn offsets_gone(&mut self, group: &Group, oldest: Oldest, asked: &BTreeMap<Partition, i64>) {
+    pub(super) fn offsets_gone(
+        &mut self,
+        group: &Group,
+        oldest: Oldest,
+        asked: &BTreeMap<Partition, i64>,
+    ) -> Result<(), LaneError> {
         for (partition, low, high) in oldest.offsets {
+            let Some(flow) = self.flows.get(&partition).filter(|flow| flow.mode != Mode::Idle) else {
+                continue;
+            };
+            let stands = asked.get(&partition) == Some(&flow.next);
             // Behind the end of a log that has lost records: those that come there next are others.
-            let beyond = |next: i64| next > high && asked.get(&partition) == Some(&next);
-            let gone = |flow: &Flow| flow.next < low || beyond(flow.next);
-            if self.flows.get(&partition).is_some_and(gone) {
+            if flow.next < low || (stands && flow.next > high) {
                 self.events
                     .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
+            } else if stands && flow.wait.is_none() && flow.next < high {
+                // librdkafka reads no further where it was told so, and a log that has grown again has the offset.
+                group.seek(partition, flow.next)?;
             }
         }
         let mut still = oldest.unanswered;
         still.retain(|partition| self.flows.contains_key(partition));
         self.ask_for_oldest(group, still);
+        Ok(())
     }
 
     pub(super) fn topic_replaced(&mut self, topic: u16) {
