@@ -387,7 +387,7 @@ async fn evolved(worker: &Worker, model: &Model, sinks: &Sinks) -> Result<Option
     let mut shapes = model.shapes.clone();
     for source in &wanted {
         let read = shape(worker, *source).await?;
-        // Columns go with no version that is deleted, and an answer with fewer may be older than what is known.
+        // An answer with fewer columns is of a registry's node that lags behind, or a version was deleted: its column stays.
         if read.columns.len() >= shapes[*source].columns.len() {
             shapes[*source] = read;
         }

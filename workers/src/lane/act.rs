@@ -110,7 +110,7 @@ impl LaneLoop {
             tracing::warn!(
                 lane = self.settings.slot,
                 after = ?since.elapsed(),
-                "a transaction was given up before it ended; another producer fences it, and its outcome is read back"
+                "a transaction was given up before it ended; another producer fences it, and the offsets tell what came of it"
             );
             self.transaction_ended(epoch, "given_up");
         }
