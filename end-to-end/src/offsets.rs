@@ -1,6 +1,6 @@
 //! The group's offsets, as an administrator's tools read and write them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -9,6 +9,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Scenario;
+use crate::ask::LOOK_EVERY;
 
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever looks again and again asks another node soon when one is dead.
@@ -52,9 +53,16 @@ impl Scenario<'_> {
         config
     }
 
-    /// Every offset that the group has committed.
+    /// Every offset that the group has committed. The group's coordinator may be moving.
     pub fn committed(&self) -> Vec<Committed> {
-        self.asked_for_committed(ANSWER_WITHIN).unwrap()
+        let deadline = Instant::now() + ANSWER_WITHIN;
+        loop {
+            match self.asked_for_committed(ANSWER_WITHIN) {
+                Ok(committed) => return committed,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
 
     fn asked_for_committed(&self, patience: Duration) -> KafkaResult<Vec<Committed>> {
