@@ -8,7 +8,14 @@ use verify::{Options, Revisions, RulesRevision, Until, Watch, Watched};
 use crate::roles::Parent;
 use crate::{Common, Failure, target};
 
+/// The exit code when nothing was compared, also clap's own for words that it does not know.
+pub const COULD_NOT_LOOK: u8 = 2;
+
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 = no difference; 1 = differences; 2 = could not look: a part is away, the group has not \
+                        settled, or the pipeline file or an option is wrong"
+)]
 pub struct VerifyArgs {
     #[command(flatten)]
     common: Common,
@@ -29,7 +36,10 @@ pub struct VerifyArgs {
 }
 
 pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
-    let pipeline = target::load(&args.common).await?;
+    let pipeline = target::load(&args.common).await.map_err(|failure| match failure {
+        Failure::Found => Failure::Error("nothing was verified: the pipeline file has faults".to_owned()),
+        error => error,
+    })?;
     let mut options = Options::of(&pipeline);
     options.until = match args.settle {
         0 => Until::Committed,

@@ -50,7 +50,7 @@ pub async fn compare(
         }
     }
     let mut reports = vec![cursors.finish()];
-    if options.usage && options.from.is_empty() && matches!(options.until, Until::Settled(_)) {
+    if options.usage {
         let mut sums = Ledger::new("billing usage", options.examples_max);
         let found = billing.usage(ledgers.usage.keys()).await?;
         for (number, (key, expected)) in (0i64..).zip(&ledgers.usage) {

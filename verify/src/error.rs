@@ -82,6 +82,9 @@ pub enum Error {
         /// What happened.
         reason: String,
     },
+    /// A revision of the rules is asked for by its number where there are no numbers.
+    #[error("`--rules` needs a rules service: the pipeline has {0}, and no revision {1}")]
+    RulesUnnumbered(&'static str, u64),
     /// The audit names rules that the caller does not have.
     #[error("ranges were committed with rules revision {number} (digest {digest:016x}), which cannot be had any more")]
     RulesGone {

@@ -242,11 +242,8 @@ impl<'p> Judge<'p> {
     }
 
     fn decode(&self, readers: &HashMap<u32, GenericDatumReader<'_>>, record: &Record) -> Result<Vec<Cell>, Refused> {
-        if record
-            .value
-            .as_ref()
-            .is_some_and(|value| value.len() > self.pipeline.limits.event_bytes_max)
-        {
+        let bytes = [&record.key, &record.value].map(|part| part.as_ref().map_or(0, Vec::len));
+        if bytes.iter().sum::<usize>() > self.pipeline.limits.event_bytes_max {
             return Err((None, Some("too_large")));
         }
         let (id, payload) = self.frame(record)?;

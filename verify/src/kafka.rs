@@ -50,12 +50,35 @@ pub struct Log {
     consumer: BaseConsumer,
     /// Sees the ends of the log, open transactions included.
     uncommitted: BaseConsumer,
+    brokers: String,
 }
 
 fn failed(doing: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
     move |error| Error::Kafka {
         doing: doing.into(),
         reason: error.to_string(),
+    }
+}
+
+/// The same of a question to the brokers: librdkafka does not say who was asked.
+fn unanswered(brokers: &str, doing: impl Into<String>) -> impl FnOnce(KafkaError) -> Error {
+    use RDKafkaErrorCode as Code;
+    let away = [
+        Code::BrokerTransportFailure,
+        Code::AllBrokersDown,
+        Code::OperationTimedOut,
+        Code::Resolve,
+        Code::Authentication,
+        Code::NetworkException,
+    ];
+    move |error| match error.rdkafka_error_code() {
+        Some(code) if away.contains(&code) => Error::Kafka {
+            doing: doing.into(),
+            reason: format!(
+                "no answer from {brokers} ({error}): is Kafka there, and do `tls` and `sasl` of `connections.kafka` fit?"
+            ),
+        },
+        _ => failed(doing)(error),
     }
 }
 
@@ -82,6 +105,7 @@ impl Log {
             config,
             consumer,
             uncommitted,
+            brokers: options.brokers.clone(),
         })
     }
 
@@ -116,7 +140,7 @@ impl Log {
         let asking = || format!("asking for the partitions of {topic}");
         let metadata = consumer
             .fetch_metadata(Some(topic), ANSWER_MAX)
-            .map_err(failed(asking()))?;
+            .map_err(unanswered(&self.brokers, asking()))?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Ok(Vec::new());
         };
@@ -134,7 +158,7 @@ impl Log {
             let asking = format!("asking for the ends of {topic}/{partition}");
             let (start, end) = consumer
                 .fetch_watermarks(topic, partition, ANSWER_MAX)
-                .map_err(failed(asking))?;
+                .map_err(unanswered(&self.brokers, asking))?;
             Ok::<_, Error>(Range { partition, start, end })
         };
         let mut ranges: Vec<Range> = found
@@ -176,7 +200,8 @@ impl Log {
                     return Ok(committed.collect());
                 }
                 Err(error) if Instant::now() > deadline => {
-                    return Err(failed(format!("asking for the group's offsets of {topic}"))(error));
+                    let asking = format!("asking for the group's offsets of {topic}");
+                    return Err(unanswered(&self.brokers, asking)(error));
                 }
                 Err(_) => std::thread::sleep(SETTLING_PAUSE),
             }
@@ -369,4 +394,25 @@ fn headers(message: &BorrowedMessage<'_>) -> Headers {
 fn is_settled(offset: i64, metadata: &str) -> bool {
     let fields: Vec<&str> = metadata.split(';').collect();
     metadata.is_empty() || (fields.len() == 5 && fields[3].parse() == Ok(offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_without_an_answer_names_who_was_asked() {
+        let said =
+            |code| unanswered("a:1,b:2", "asking for the ends of t/0")(KafkaError::MetadataFetch(code)).to_string();
+        let away = said(RDKafkaErrorCode::BrokerTransportFailure);
+        assert!(
+            away.starts_with("kafka: asking for the ends of t/0: no answer from a:1,b:2 (Meta data fetch error: "),
+            "{away}"
+        );
+        let refused = said(RDKafkaErrorCode::TopicAuthorizationFailed);
+        assert!(
+            refused.starts_with("kafka: asking for the ends of t/0: Meta data fetch error: "),
+            "{refused}"
+        );
+    }
 }

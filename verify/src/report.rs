@@ -43,6 +43,9 @@ pub struct Report {
     /// Offsets that retention removed from the log after they were committed and before a round looked at them.
     #[serde(default)]
     pub unread: u64,
+    /// What was not compared, and why: a sentence each.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// The same for each sink.
     pub sinks: Vec<SinkReport>,
     /// Some of the differences, each with sink, kind, topic/partition/offset and event id.
@@ -116,6 +119,9 @@ impl fmt::Display for Report {
         }
         for example in &self.examples {
             writeln!(f, "{example}")?;
+        }
+        for left_out in &self.left_out {
+            writeln!(f, "not compared: {left_out}")?;
         }
         if self.miscounted > 0 {
             writeln!(

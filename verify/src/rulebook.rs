@@ -50,9 +50,8 @@ impl RulesRevision {
                 let answer = ask(&client(pipeline)?, &pipeline.name, number).await;
                 answer.map_err(|status| failed(status.message().to_owned()))
             }
-            (_, Some(_)) => Err(failed(format!("looking for {what}"))(
-                "the pipeline's rules are from no rules service, which alone gives numbers".to_owned(),
-            )),
+            (RulesFrom::Dir(_), Some(number)) => Err(Error::RulesUnnumbered("its rules from a directory", number)),
+            (RulesFrom::None, Some(number)) => Err(Error::RulesUnnumbered("no rules", number)),
             (RulesFrom::Dir(dir), None) => Ok(RulesRevision {
                 number: 0,
                 documents: directory(dir)?,

@@ -47,8 +47,6 @@ pub async fn run(pipeline: &Pipeline, options: Options) -> Result<Report, Error>
 /// As [`run`].
 pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position) -> Result<(Report, Position), Error> {
     let bounded = !position.is_beginning();
-    // Sums are over everything.
-    options.usage &= !bounded;
     for (part, address) in [
         ("kafka", &options.brokers),
         ("registry", &options.registry),
@@ -80,13 +78,17 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
         mut ledgers,
         verified,
         unread,
+        gone,
         event_ids,
         position,
     } = task.await.map_err(|error| Error::Ended(error.to_string()))??;
     let clickhouse = ClickHouse::connect(pipeline, &options.clickhouse)?;
     for (table, ledger) in pipeline.tables.iter().zip(&mut ledgers.tables) {
         if let Some(shape) = bench.shapes.get(table.source) {
-            let within = bounded.then(|| verified.condition(table.source));
+            let within = match bounded {
+                true => Some(verified.condition(table.source)),
+                false => verified.but_the_past(table.source),
+            };
             clickhouse
                 .table((&table.name, within), shape, ledger, |topic, partition, offset| {
                     verified.place(topic, partition, offset)
@@ -105,13 +107,17 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
         unread,
         ..Report::default()
     };
+    let settled = matches!(options.until, Until::Settled(_)) && !bounded;
+    // Both are over everything that ever was; and while rows arrive, a summary and its raw table can't be read at one moment.
+    options.usage &= settled && gone.is_empty() && options.from.is_empty();
+    if !bounded {
+        report.left_out = left_out(pipeline, &options, settled, &gone);
+    }
     let mut examples = Vec::new();
     let mut extra = Vec::new();
     if let Some(url) = &options.billing {
         extra.extend(charged::compare(pipeline, &options, url, &verified, &mut ledgers).await?);
     }
-    // While rows arrive, a summary and its raw table can't be read at one moment.
-    let settled = matches!(options.until, Until::Settled(_)) && !bounded;
     for rollup in pipeline.rollups.iter().filter(|_| settled) {
         let of = (rollup, bench.now_ms, options.examples_max);
         extra.push(rollups::compare(&clickhouse, pipeline, &bench.shapes, of).await?);
@@ -141,6 +147,31 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     report.examples.extend(tiling.examples);
     report.examples.extend(counting.examples);
     Ok((report, position))
+}
+
+/// What a reader of the report could take for compared.
+fn left_out(pipeline: &Pipeline, options: &Options, settled: bool, gone: &[Gone]) -> Vec<String> {
+    let mut left_out = Vec::new();
+    if let Some(first) = gone.first() {
+        left_out.push(format!(
+            "what came of events that are no longer in Kafka, of {} partitions ({}/{} begins at {})",
+            gone.len(),
+            first.topic,
+            first.partition,
+            first.start
+        ));
+    }
+    let moving = "they move while events arrive: stop the producers, and verify with --settle";
+    if !settled && !pipeline.rollups.is_empty() {
+        left_out.push(format!("rollups, {moving}"));
+    }
+    if options.billing.is_some() && !options.usage {
+        left_out.push(match settled {
+            false => format!("billing's sums, {moving}"),
+            true => "billing's sums, which are over all events that ever were".to_owned(),
+        });
+    }
+    left_out
 }
 
 fn compiled(rules: &RulesRevision, catalog: &Catalog) -> Result<Revision, Error> {
@@ -176,9 +207,18 @@ struct Judged {
     ledgers: Ledgers,
     verified: Verified,
     unread: u64,
+    gone: Vec<Gone>,
     event_ids: EventIds,
     /// Where the next round begins.
     position: Position,
+}
+
+/// A partition whose first events are not in the log any more, as far as the audit can tell.
+struct Gone {
+    topic: String,
+    partition: i32,
+    /// The first offset that is looked at.
+    start: i64,
 }
 
 /// The columns of each source, by all versions that its subject has now.
@@ -275,6 +315,7 @@ impl Bench {
             })?;
             judge_chunk(&mut judge, (&mut registry, handle), chunk, &rules, &mut ledgers)?;
         }
+        let gone = self.gone(&log, audit, &ranges)?;
         let counting = counts::compare(&self.pipeline, audit, &ranges, &ledgers, self.options.examples_max);
         let verified = Verified::new(ranges);
         for (topic, before) in outputs.iter().zip(&before) {
@@ -321,6 +362,7 @@ impl Bench {
             ledgers,
             verified,
             unread,
+            gone,
             event_ids,
             position,
         })
@@ -335,6 +377,26 @@ impl Bench {
         let alerts = self.pipeline.sinks.alerts.as_ref().map(|sink| sink.topic.clone());
         topics.retain(|topic| Some(topic) != alerts.as_ref());
         alerts.into_iter().chain(topics).collect()
+    }
+
+    /// The partitions of which the log, or the audit that could tell, does not go back to where the pipeline has begun.
+    fn gone(&self, log: &Log, audit: &Audit, ranges: &[(String, Vec<Range>)]) -> Result<Vec<Gone>, Error> {
+        let audited = log.whole(&self.pipeline.audit.topic)?;
+        let audited = audited.iter().all(|range| range.start == 0);
+        let mut gone = Vec::new();
+        for (topic, ranges) in ranges {
+            for range in ranges {
+                let first = audit.first(topic, range.partition);
+                if !is_whole(self.pipeline.start, audited, first, range.start) {
+                    gone.push(Gone {
+                        topic: topic.clone(),
+                        partition: range.partition,
+                        start: range.start,
+                    });
+                }
+            }
+        }
+        Ok(gone)
     }
 
     /// Compiles the rules that the audit names and that nobody has asked for yet. A directory has only what is in force now,
@@ -414,6 +476,13 @@ impl Bench {
     }
 }
 
+/// Whether the pipeline has begun a partition at or after the first offset of it that is looked at. `first`: the audit's, of which
+/// nothing was removed if `audited`.
+fn is_whole(start: Start, audited: bool, first: Option<i64>, looked_at: i64) -> bool {
+    let by_audit = audited && first.is_none_or(|first| first >= looked_at);
+    by_audit || (start == Start::Earliest && looked_at == 0)
+}
+
 /// What a round takes of one source topic.
 #[derive(Default)]
 struct Taken {
@@ -467,4 +536,28 @@ fn settle(log: &Log, pipeline: &Pipeline, until: Until) -> Result<(), Error> {
     };
     let topics: Vec<&str> = pipeline.sources.iter().map(|source| source.topic.as_str()).collect();
     log.settle(&topics, patience)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_is_whole_if_the_pipeline_has_not_begun_before_it() {
+        // (start, nothing of the audit was removed, its first offset, where it is looked at)
+        for (start, audited, first, looked_at, whole) in [
+            (Start::Earliest, true, Some(0), 0, true),
+            (Start::Earliest, false, Some(7), 0, true),
+            (Start::Earliest, true, Some(0), 5, false),
+            (Start::Earliest, true, Some(5), 5, true),
+            (Start::Earliest, false, Some(5), 5, false),
+            (Start::Earliest, true, None, 5, true),
+            (Start::Latest, true, Some(5), 5, true),
+            (Start::Latest, false, Some(5), 5, false),
+            (Start::At(1), true, Some(5), 9, false),
+        ] {
+            let found = is_whole(start, audited, first, looked_at);
+            assert_eq!(found, whole, "{start:?} {audited} {first:?} {looked_at}");
+        }
+    }
 }

@@ -62,11 +62,10 @@ impl Verified {
     /// What is verified of a source, as a condition on `_topic`, `_partition` and `_offset` of a table: one box for the index, and
     /// each partition's own offsets in a form whose cost does not grow with the number of partitions.
     pub fn condition(&self, source: usize) -> String {
-        let of = |(_, (index, _)): &(&String, &(u16, BTreeMap<i32, Range>))| usize::from(*index) == source;
-        let Some((topic, (_, ranges))) = self.sources.iter().find(of) else {
+        let Some((topic, mut ranges)) = self.of(source) else {
             return "false".to_owned();
         };
-        let ranges: Vec<&Range> = ranges.values().filter(|range| range.start < range.end).collect();
+        ranges.retain(|range| range.start < range.end);
         let (first, last) = (
             ranges.iter().map(|range| range.start),
             ranges.iter().map(|range| range.end),
@@ -74,24 +73,45 @@ impl Verified {
         let (Some(first), Some(last)) = (first.min(), last.max()) else {
             return "false".to_owned();
         };
-        let list = |of: fn(&Range) -> i64| {
-            let numbers: Vec<String> = ranges.iter().map(|range| of(range).to_string()).collect();
-            format!("CAST([{}], 'Array(Int64)')", numbers.join(", "))
-        };
-        let topic = topic.replace('\\', "\\\\").replace('\'', "\\'");
-        let partitions = list(|range| i64::from(range.partition));
-        let bound = |of, otherwise: i64| {
-            format!(
-                "transform(toInt64(_partition), {partitions}, {}, toInt64({otherwise}))",
-                list(of)
-            )
-        };
         format!(
             "_topic = '{topic}' AND _offset >= {first} AND _offset < {last} AND _offset >= {} AND _offset < {}",
-            bound(|range| range.start, i64::MAX),
-            bound(|range| range.end, -1),
+            bound(&ranges, |range| range.start, i64::MAX),
+            bound(&ranges, |range| range.end, -1),
         )
     }
+
+    /// The same without what lies before it: rows of no source or partition, and of offsets beyond, are looked at. `None` =
+    /// there is nothing before it.
+    pub fn but_the_past(&self, source: usize) -> Option<String> {
+        let (topic, ranges) = self.of(source)?;
+        ranges.iter().any(|range| range.start > 0).then(|| {
+            format!(
+                "_topic != '{topic}' OR _offset >= {}",
+                bound(&ranges, |range| range.start, i64::MIN)
+            )
+        })
+    }
+
+    /// A source's topic inside a text of SQL, and its ranges.
+    fn of(&self, source: usize) -> Option<(String, Vec<&Range>)> {
+        let mut sources = self.sources.iter();
+        let (topic, (_, ranges)) = sources.find(|(_, (index, _))| usize::from(*index) == source)?;
+        let topic = topic.replace('\\', "\\\\").replace('\'', "\\'");
+        Some((topic, ranges.values().collect()))
+    }
+}
+
+/// A bound of the ranges by `_partition`.
+fn bound(ranges: &[&Range], of: fn(&Range) -> i64, otherwise: i64) -> String {
+    let list = |of: fn(&Range) -> i64| {
+        let numbers: Vec<String> = ranges.iter().map(|range| of(range).to_string()).collect();
+        format!("CAST([{}], 'Array(Int64)')", numbers.join(", "))
+    };
+    format!(
+        "transform(toInt64(_partition), {}, {}, toInt64({otherwise}))",
+        list(|range| i64::from(range.partition)),
+        list(of)
+    )
 }
 
 /// Topic, partition, offset and n of an id `topic/partition/offset/n`.
@@ -128,5 +148,11 @@ mod tests {
         );
         assert!(verified.condition(1).starts_with("_topic = 'it\\'s' AND"));
         assert_eq!(verified.condition(2), "false");
+        assert_eq!(
+            verified.but_the_past(0).unwrap(),
+            "_topic != 'a' OR _offset >= transform(toInt64(_partition), CAST([0, 1], 'Array(Int64)'), \
+             CAST([5, 4], 'Array(Int64)'), toInt64(-9223372036854775808))"
+        );
+        assert_eq!((verified.but_the_past(1), verified.but_the_past(2)), (None, None));
     }
 }

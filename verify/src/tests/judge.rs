@@ -175,6 +175,11 @@ fn every_step_that_refuses_a_record_makes_a_dead_letter_of_its_stage_and_code() 
             ("amount", Value::Long(1)),
         ],
     );
+    // Key and value count together.
+    let with_a_long_key = Record {
+        key: Some(vec![b'k'; 1024]),
+        ..framed(10, &good)
+    };
     let with_id = |id: u8| bare(Some([&[0, 0, 0, 0, id], &good[..]].concat()));
     let cases = [
         (bare(None), "frame", "no_value"),
@@ -205,6 +210,7 @@ fn every_step_that_refuses_a_record_makes_a_dead_letter_of_its_stage_and_code() 
             "time_out_of_range",
         ),
         (framed(10, &long_id), "anything", "too_large"),
+        (with_a_long_key, "anything", "too_large"),
         (framed(10, &event("acme", NOW, 13)), "rules", "divide_by_zero"),
     ];
     for (record, stage, code) in cases {

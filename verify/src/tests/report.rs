@@ -38,6 +38,18 @@ fn one_lost_row_makes_the_whole_report_red_and_says_so() {
 }
 
 #[test]
+fn what_was_not_compared_is_said_and_no_difference() {
+    let mut report = report(0);
+    report.left_out.push("rollups, they move".to_owned());
+    assert!(report.clean());
+    let text = report.to_string();
+    assert!(
+        text.contains("\nnot compared: rollups, they move\nexactly once: "),
+        "{text}"
+    );
+}
+
+#[test]
 fn any_kind_of_difference_alone_makes_it_red() {
     for kind in 0..4 {
         let mut sink = SinkReport::default();
@@ -103,6 +115,7 @@ fn the_json_has_the_keys_that_the_demo_reports() {
         "ranges",
         "ranges_compared",
         "unread",
+        "left_out",
         "sinks",
         "examples",
     ];
@@ -110,7 +123,7 @@ fn the_json_has_the_keys_that_the_demo_reports() {
     assert_eq!(json["lost"], 1);
     assert_eq!(serde_json::from_value::<Report>(json.clone()).unwrap(), report(1));
     let mut of_before = json;
-    for name in ["unread", "miscounted", "ranges_compared"] {
+    for name in ["unread", "left_out", "miscounted", "ranges_compared"] {
         of_before.as_object_mut().unwrap().remove(name);
     }
     assert_eq!(serde_json::from_value::<Report>(of_before).unwrap(), report(1));

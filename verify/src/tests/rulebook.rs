@@ -136,10 +136,11 @@ async fn a_directory_gives_its_yaml_files_and_has_no_numbers() {
     let pipeline = pipeline(RulesFrom::Dir(dir.path().to_owned()), dir.path());
     assert_eq!(RulesRevision::of(&pipeline, None).await.unwrap(), both);
     assert_eq!(Revisions::of(&pipeline).unwrap().ask((0, 7)).await, Some(both));
-    assert!(matches!(
-        RulesRevision::of(&pipeline, Some(2)).await,
-        Err(Error::RulesUnread { .. })
-    ));
+    let said = RulesRevision::of(&pipeline, Some(2)).await.unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "`--rules` needs a rules service: the pipeline has its rules from a directory, and no revision 2"
+    );
 }
 
 #[tokio::test]

@@ -61,6 +61,7 @@ struct Report {
     unexpected: u64,
     gap: u64,
     overlap: u64,
+    miscounted: u64,
     events_per_second: f64,
     latency_ms: Milliseconds,
     /// Events that were due earlier than this, in seconds, are not in `latency_ms`: broker and ClickHouse warm up.
@@ -336,9 +337,9 @@ fn warm_up(duration: Duration) -> Duration {
 }
 
 impl Report {
-    /// Every event is in every sink exactly once.
+    /// Every event is in every sink exactly once, and the audit says so.
     fn right(&self) -> bool {
-        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap == 0
+        self.lost + self.duplicated + self.altered + self.unexpected + self.gap + self.overlap + self.miscounted == 0
     }
 }
 
@@ -368,6 +369,7 @@ fn report(
         unexpected: verified.unexpected,
         gap: verified.gap,
         overlap: verified.overlap,
+        miscounted: verified.miscounted,
         events_per_second: driven.events_per_second,
         latency_ms: Milliseconds {
             p50: latency.p50,

@@ -121,8 +121,14 @@ pub fn summary(report: &Report, path: &Path) {
     println!("  charges       {:>10}", report.charges);
     println!("  dead letters  {:>10}", report.dead_letters);
     println!(
-        "  lost {}, duplicated {}, altered {}, unexpected {}, gap {}, overlap {}",
-        report.lost, report.duplicated, report.altered, report.unexpected, report.gap, report.overlap
+        "  lost {}, duplicated {}, altered {}, unexpected {}, gap {}, overlap {}, miscounted {}",
+        report.lost,
+        report.duplicated,
+        report.altered,
+        report.unexpected,
+        report.gap,
+        report.overlap,
+        report.miscounted
     );
     let latency = &report.latency_ms;
     println!(
