@@ -1,17 +1,53 @@
-//! `sluice check`: the pipeline file, then its rules against the registry's schemas where both are at hand.
+//! `sluice check`: the pipeline file, and whether what it names is on this machine.
+
+use std::path::Path;
+
+use pipeline::{Machine, Secret};
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 
 use crate::{Common, Failure, target};
 
-pub async fn run(common: &Common) -> Result<(), Failure> {
-    let pipeline = target::load(common).await?;
-    if let pipeline::RulesFrom::Dir(dir) = &pipeline.connections.rules
-        && !dir.is_dir()
-    {
-        return Err(Failure::Error(format!(
-            "connections.rules.dir: there is no directory {}: a worker would not start",
-            dir.display()
-        )));
+/// The machine that this runs on.
+struct Here;
+
+impl Machine for Here {
+    fn file(&self, path: &Path) -> Result<(), String> {
+        let read = std::fs::read(path);
+        read.map(drop)
+            .map_err(|error| format!("{} can't be read: {error}", path.display()))
     }
+
+    fn secret(&self, secret: &Secret) -> Result<(), String> {
+        secret.read().map(drop).map_err(|error| error.to_string())
+    }
+
+    fn rules(&self, dir: &Path) -> Result<(), String> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        Err(format!(
+            "there is no directory {}: a worker would not start",
+            dir.display()
+        ))
+    }
+
+    fn kafka_property(&self, key: &str, value: &str) -> Result<(), String> {
+        // Nobody connects before a client is made.
+        match ClientConfig::new().set(key, value).create_native_config() {
+            Ok(_) => Ok(()),
+            Err(KafkaError::ClientConfig(_, reason, ..)) => {
+                Err(format!("the Kafka client refuses it: {}", reason.trim_end()))
+            }
+            Err(error) => Err(format!("the Kafka client refuses it: {error}")),
+        }
+    }
+}
+
+pub async fn run(common: &Common) -> Result<(), Failure> {
+    let checked = pipeline::load_on(&common.files.pipeline, &Here);
+    let mut pipeline = checked.map_err(|faults| target::refused(&faults, common.json))?;
+    target::fill(&mut pipeline, &common.files.stack).await;
     let summary = serde_json::json!({
         "pipeline": pipeline.name,
         "revision": format!("{:016x}", pipeline.revision),
@@ -25,7 +61,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     } else {
         println!(
             "{}: pipeline `{}` is right: {}, {}, {}",
-            common.pipeline.display(),
+            common.files.pipeline.display(),
             pipeline.name,
             counted(pipeline.sources.len(), "source"),
             counted(pipeline.tables.len(), "table"),
@@ -56,4 +92,35 @@ pub fn missing(pipeline: &pipeline::Pipeline) -> Vec<&'static str> {
         missing.push("clickhouse");
     }
     missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_says_which_file_is_missing_and_which_property_nobody_has() {
+        let gone = Path::new("/nowhere/at-all");
+        let said = Here.file(gone).unwrap_err();
+        assert!(
+            said.starts_with("/nowhere/at-all can't be read: No such file"),
+            "{said}"
+        );
+        let said = Here.secret(&Secret::in_file(gone)).unwrap_err();
+        assert!(said.contains("/nowhere/at-all can't be read: No such file"), "{said}");
+        let said = Here.rules(gone).unwrap_err();
+        assert_eq!(said, "there is no directory /nowhere/at-all: a worker would not start");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(Here.rules(here), Ok(()));
+        assert_eq!(Here.file(&here.join("Cargo.toml")), Ok(()));
+
+        assert_eq!(Here.kafka_property("fetch.min.bytes", "1"), Ok(()));
+        for (key, value) in [("nosuch.prop", "1"), ("fetch.min.bytes", "many")] {
+            let said = Here.kafka_property(key, value).unwrap_err();
+            assert!(
+                said.starts_with("the Kafka client refuses it: ") && said.contains(key),
+                "{said}"
+            );
+        }
+    }
 }

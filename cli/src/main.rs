@@ -32,15 +32,22 @@ struct Cli {
     log_json: bool,
 }
 
-/// Options of every command that works on a pipeline.
+/// Where the pipeline is that a command or a role works on.
 #[derive(Args, Clone)]
-pub struct Common {
+pub struct Files {
     /// The pipeline file
     #[arg(long, short, value_name = "FILE", default_value = "pipeline.yaml")]
     pub pipeline: PathBuf,
     /// Directory of the development stack whose addresses take the place of those that the file leaves out
     #[arg(long, value_name = "DIR", default_value = ".sluice/devstack")]
     pub stack: PathBuf,
+}
+
+/// Options of every command that says something about a pipeline.
+#[derive(Args, Clone)]
+pub struct Common {
+    #[command(flatten)]
+    pub(crate) files: Files,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -66,7 +73,7 @@ enum Command {
     Schema(schema::SchemaCommand),
     /// Produce events from JSON, one on a line, with the newest schema of the topic
     Produce(produce::ProduceArgs),
-    /// Show where partitions stand, or start one elsewhere
+    /// Show where partitions stand, or let one go on elsewhere (start, delete-rows, move-cursor)
     #[command(subcommand)]
     Partitions(partitions::PartitionsCommand),
     /// Show what rollups lack of their tables, or feed it to them
@@ -100,14 +107,16 @@ fn main() -> ExitCode {
     quiet_when_nobody_reads();
     let cli = Cli::parse();
     serve::logs(cli.log_json);
+    let reads_only = matches!(cli.command, Command::Verify(_));
+    // A difference is not to be mistaken for a look that failed.
+    let could_not = ExitCode::from(if reads_only { verify::COULD_NOT_LOOK } else { 1 });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("sluice: cannot start: {error}");
-            return ExitCode::FAILURE;
+            return could_not;
         }
     };
-    let reads_only = matches!(cli.command, Command::Verify(_));
     let done = runtime.block_on(run(cli.command));
     if reads_only {
         // A thread that still reads must not hold up the end. Workers' threads have to be waited for: they leave the group.
@@ -120,7 +129,7 @@ fn main() -> ExitCode {
         Err(Failure::Found) => ExitCode::FAILURE,
         Err(Failure::Error(message)) => {
             eprintln!("sluice: {message}");
-            ExitCode::FAILURE
+            could_not
         }
     }
 }
@@ -152,5 +161,49 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Rollups(command) => rollups::run(command).await,
         Command::Verify(args) => verify::run(args).await,
         Command::Devstack(command) => stack::run(command).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn refused(words: &[&str]) -> String {
+        let parsed = Cli::try_parse_from([&["sluice"], words].concat());
+        parsed.err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_number_of_workers_that_makes_no_sense_is_refused() {
+        assert_eq!(refused(&["up", "--workers", "2"]), "");
+        let none = refused(&["up", "--workers", "0"]);
+        assert!(
+            none.contains("invalid value '0' for '--workers <N>': 0 is not in 1.."),
+            "{none}"
+        );
+    }
+
+    #[test]
+    fn a_role_that_prints_nothing_has_no_json() {
+        for role in ["worker", "config", "billing"] {
+            assert_eq!(refused(&[role, "--pipeline", "p.yaml", "--log-json"]), "");
+            let json = refused(&[role, "--json"]);
+            assert!(json.contains("unexpected argument '--json'"), "{json}");
+        }
+        assert_eq!(refused(&["check", "--json"]), "");
+    }
+
+    #[test]
+    fn the_help_of_verify_says_what_its_exit_codes_mean() {
+        let mut cli = Cli::command();
+        let verify = cli.find_subcommand_mut("verify").unwrap();
+        let help = verify.render_help().to_string();
+        let could_not = format!("{} = could not look", verify::COULD_NOT_LOOK);
+        assert!(
+            help.contains("0 = no difference; 1 = differences; ") && help.contains(&could_not),
+            "{help}"
+        );
     }
 }

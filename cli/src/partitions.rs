@@ -32,13 +32,14 @@ pub enum PartitionsCommand {
         /// The first offset whose rows go
         #[arg(long, value_name = "OFFSET")]
         from: i64,
-        /// The offset behind the last; default: all that follow
+        /// One past the last offset whose rows go; default: all that follow
         #[arg(long, value_name = "OFFSET")]
         to: Option<i64>,
         #[command(flatten)]
         common: Common,
     },
-    /// Tell the billing service's store that all before an offset was applied, and nothing behind it; stop the workers first
+    /// Tell the billing service's store that all before an offset was applied, and nothing at or after it; all workers have to be
+    /// stopped
     MoveCursor {
         /// For example order.created/3
         #[arg(value_name = "TOPIC/PARTITION")]
@@ -110,7 +111,16 @@ fn standing(state: &PartitionState) -> String {
     match (state.stops, state.committed) {
         (Some(code), _) => format!("{code}: {} (docs/errors/{code}.md)", state.found),
         (None, None) => "not begun".to_owned(),
-        (None, Some(offset)) => format!("lag {}", (state.end - offset).max(0)),
+        (None, Some(offset)) => {
+            let lag = format!("lag {}", (state.end - offset).max(0));
+            match &state.promise {
+                None => lag,
+                Some(promise) => format!(
+                    "{lag}, promised with rules@{} until {}, attempt {}",
+                    promise.rules, promise.deadline, promise.attempt
+                ),
+            }
+        }
     }
 }
 
@@ -202,7 +212,7 @@ async fn move_cursor(partition: &str, to: i64, store: BillingStore, common: &Com
         Moved::From(None) => println!("{partition}: billing had no cursor; it stands at {to}"),
         Moved::Charged(charges) => {
             return Err(Failure::Error(format!(
-                "nothing was changed: {charges} charges of {partition} stand at {to} or behind it, and would be made a second time"
+                "nothing was changed: {charges} charges of {partition} stand at {to} or after it, and would be made a second time"
             )));
         }
     }

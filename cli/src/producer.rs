@@ -38,17 +38,22 @@ impl ProducerContext for Answers {
 }
 
 /// See the module.
-pub struct Producer(ThreadedProducer<Answers>);
+pub struct Producer {
+    client: ThreadedProducer<Answers>,
+    brokers: String,
+}
 
 impl Producer {
     /// Connects lazily.
     pub fn of(pipeline: &Pipeline) -> Result<Producer, Failure> {
-        let producer = topics::config(pipeline)?
+        let mut config = topics::config(pipeline)?;
+        let client = config
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
             .set("message.max.bytes", "104857600")
             .create_with_context(Answers::default())?;
-        Ok(Producer(producer))
+        let brokers = config.get("bootstrap.servers").unwrap_or_default().to_owned();
+        Ok(Producer { client, brokers })
     }
 
     /// Hands a record over; waits while the client's queue is full.
@@ -60,7 +65,7 @@ impl Producer {
                 Some(key) => message.key(key),
                 None => message,
             };
-            match self.0.send(message) {
+            match self.client.send(message) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                     // The client's own thread empties it, as fast as the brokers take records.
@@ -73,11 +78,12 @@ impl Producer {
 
     /// Waits for every answer: how many records were acknowledged, and why others were not.
     pub fn finish(self) -> (u64, Option<Failure>) {
-        let flushed = self.0.flush(ANSWER_WITHIN);
-        let answers = self.0.context();
+        let flushed = self.client.flush(ANSWER_WITHIN);
+        let answers = self.client.context();
         let refused = answers.refused.lock().unwrap_or_else(PoisonError::into_inner).take();
         let failed = refused.or(flushed.err());
-        let failed = failed.map(|error| Failure::Error(format!("Kafka refuses records: {error}")));
+        let failed =
+            failed.map(|error| Failure::Error(format!("Kafka at {} has not taken all records: {error}", self.brokers)));
         (answers.acknowledged.load(Ordering::Relaxed), failed)
     }
 }

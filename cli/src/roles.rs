@@ -9,12 +9,12 @@ use clap::Args;
 use pipeline::{Pipeline, RulesFrom};
 use serve::Stop;
 
-use crate::{Common, Failure, rules, target};
+use crate::{Failure, Files, rules, target};
 
 #[derive(Args, Clone)]
 pub struct WorkerArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub files: Files,
     /// Names this worker: the same after a restart, another for every worker of the pipeline
     #[arg(long, default_value = "worker", value_name = "NAME")]
     pub name: String,
@@ -28,7 +28,7 @@ pub struct WorkerArgs {
 #[derive(Args, Clone)]
 pub struct ConfigArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub files: Files,
     /// Address of the gRPC service; default: `connections.rules.url` of the pipeline file
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
@@ -45,7 +45,7 @@ pub struct ConfigArgs {
 #[derive(Args, Clone)]
 pub struct BillingArgs {
     #[command(flatten)]
-    pub common: Common,
+    pub files: Files,
     /// Address of the gRPC service; default: that of the pipeline's sink `billing`
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
@@ -111,7 +111,7 @@ impl Parent {
 }
 
 pub async fn worker(args: WorkerArgs) -> Result<(), Failure> {
-    let pipeline = target::load(&args.common).await?;
+    let pipeline = target::load_for_role(&args.files).await?;
     let options = workers::Options {
         name: args.name,
         listen: args.listen,
@@ -120,7 +120,7 @@ pub async fn worker(args: WorkerArgs) -> Result<(), Failure> {
 }
 
 pub async fn config(args: ConfigArgs) -> Result<(), Failure> {
-    let pipeline = target::load(&args.common).await?;
+    let pipeline = target::load_for_role(&args.files).await?;
     let url = match &pipeline.connections.rules {
         RulesFrom::Service { url, .. } => Some(url.clone()),
         RulesFrom::Dir(_) | RulesFrom::None => None,
@@ -154,7 +154,7 @@ pub async fn config(args: ConfigArgs) -> Result<(), Failure> {
 }
 
 pub async fn billing(args: BillingArgs) -> Result<(), Failure> {
-    let pipeline = target::load(&args.common).await?;
+    let pipeline = target::load_for_role(&args.files).await?;
     let sink = pipeline.sinks.grpc.iter().find(|sink| sink.name == "billing");
     let listen = args
         .listen

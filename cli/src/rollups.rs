@@ -7,7 +7,8 @@ use crate::{Common, Failure, schema, target};
 
 #[derive(Subcommand)]
 pub enum RollupsCommand {
-    /// Count the rows that each rollup lacks of its table: of before it was made, or given up after five attempts
+    /// Count the rows that each rollup lacks of its table: of before it was made, or given up after five
+    /// refusals in a row
     Check(Common),
     /// Feed rollups the rows that they lack; workers may run
     Repair(Common),

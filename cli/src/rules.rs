@@ -1,11 +1,12 @@
 //! `sluice rules check|apply|test`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use pipeline::{Pipeline, RulesFrom};
+use pipeline::{Pipeline, RulesFrom, Tls};
 use proto::config::v1::{Document, PutRulesRequest};
 use rules::Catalog;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::{Common, Failure, target};
 
@@ -37,11 +38,7 @@ pub async fn run(command: RulesCommand) -> Result<(), Failure> {
 
 /// What rules may name, from the registry's schemas.
 pub async fn catalog(pipeline: &Pipeline) -> Result<Catalog, Failure> {
-    let registry = workers::worker::registry(pipeline)?;
-    let mut shapes = Vec::new();
-    for source in 0..pipeline.sources.len() {
-        shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
-    }
+    let shapes = workers::worker::shapes(pipeline).await?;
     let model = workers::model::Model::new(std::sync::Arc::new(pipeline.clone()), shapes, 1)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok((*model.catalog).clone())
@@ -59,6 +56,8 @@ fn documents(args: &RulesArgs, pipeline: &Pipeline) -> Result<Vec<(String, Strin
             }
         }
     }
+    let searched: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    let searched = searched.join(", ");
     let mut documents = Vec::new();
     for file in files {
         if file.is_dir() {
@@ -67,6 +66,10 @@ fn documents(args: &RulesArgs, pipeline: &Pipeline) -> Result<Vec<(String, Strin
             let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             documents.push((file.display().to_string(), text));
         }
+    }
+    if documents.is_empty() {
+        // For a worker that is right: no rules. Whoever asks a command probably meant another directory.
+        eprintln!("warning: there is no rule document (.yaml, .yml) in {searched}");
     }
     Ok(documents)
 }
@@ -132,16 +135,30 @@ async fn test(args: &RulesArgs) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::Found) }
 }
 
+/// What the client of the rules service is to trust and to show.
+fn certificates(tls: &Tls) -> Result<ClientTlsConfig, Failure> {
+    let read = |file: &Path| std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()));
+    let mut config = ClientTlsConfig::new();
+    if let Some(file) = &tls.ca_file {
+        config = config.ca_certificate(Certificate::from_pem(read(file)?));
+    }
+    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
+    }
+    Ok(config)
+}
+
 async fn apply(args: &RulesArgs) -> Result<(), Failure> {
     let pipeline = target::load(&args.common).await?;
-    let RulesFrom::Service { url, .. } = &pipeline.connections.rules else {
+    let RulesFrom::Service { url, tls } = &pipeline.connections.rules else {
         return Err(Failure::Error(
             "`connections.rules` is no service: workers read the directory themselves, there is nothing to apply"
                 .into(),
         ));
     };
     let documents = documents(args, &pipeline)?;
-    let client = config_service::client::Client::new(url, None)?;
+    let tls = tls.as_ref().map(certificates).transpose()?;
+    let client = config_service::client::Client::new(url, tls)?;
     let request = PutRulesRequest {
         pipeline: pipeline.name.clone(),
         documents: documents
@@ -155,7 +172,8 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
         base: None,
         check_only: false,
     };
-    match client.put(request).await? {
+    let put = client.put(request).await;
+    match put.map_err(|error| format!("{url}: {error}"))? {
         config_service::client::Put::Accepted(revision) => {
             if args.common.json {
                 println!("{}", serde_json::json!({"revision": revision.number}));

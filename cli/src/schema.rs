@@ -49,7 +49,11 @@ pub async fn run(command: SchemaCommand) -> Result<(), Failure> {
             let text = std::fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
             let registry = workers::worker::registry(&pipeline)?;
             let id = registry.register(&subject, &text).await?;
-            println!("{subject}: schema id {id}");
+            if common.json {
+                println!("{}", serde_json::json!({"subject": subject, "id": id}));
+            } else {
+                println!("{subject}: schema id {id}");
+            }
             Ok(())
         }
     }
@@ -84,12 +88,7 @@ async fn wanted(
 
 /// The shapes of all sources, from the registry.
 pub async fn shapes(pipeline: &Pipeline) -> Result<Vec<Shape>, Failure> {
-    let registry = workers::worker::registry(pipeline)?;
-    let mut shapes = Vec::new();
-    for source in 0..pipeline.sources.len() {
-        shapes.push(workers::worker::shape_of(&registry, pipeline, source).await?);
-    }
-    Ok(shapes)
+    Ok(workers::worker::shapes(pipeline).await?)
 }
 
 /// Tables of one source share its faults: each is told once.

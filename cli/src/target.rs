@@ -6,21 +6,30 @@ use std::path::Path;
 use devstack::Part;
 use pipeline::{Kafka, Pipeline};
 
-use crate::{Common, Failure};
+use crate::{Common, Failure, Files};
 
 /// Loads and checks the file; prints all faults if there are any.
 pub async fn load(common: &Common) -> Result<Pipeline, Failure> {
     let mut pipeline = checked(common)?;
-    fill(&mut pipeline, &common.stack).await;
+    fill(&mut pipeline, &common.files.stack).await;
     Ok(pipeline)
+}
+
+/// The same for a role, which prints nothing.
+pub async fn load_for_role(files: &Files) -> Result<Pipeline, Failure> {
+    let files = files.clone();
+    load(&Common { files, json: false }).await
 }
 
 /// The file alone.
 pub fn checked(common: &Common) -> Result<Pipeline, Failure> {
-    pipeline::load(&common.pipeline).map_err(|faults| {
-        print_faults(&faults, common.json);
-        Failure::Found
-    })
+    pipeline::load(&common.files.pipeline).map_err(|faults| refused(&faults, common.json))
+}
+
+/// Prints all faults.
+pub fn refused(faults: &[document::Fault], json: bool) -> Failure {
+    print_faults(faults, json);
+    Failure::Found
 }
 
 /// Every fault on a line of its own, or all as JSON.

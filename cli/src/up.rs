@@ -11,29 +11,29 @@ use pipeline::{Pipeline, RulesFrom};
 use serve::Stop;
 use tokio::process::{Child, Command};
 
-use crate::{Common, Failure, check, roles, schema, target};
+use crate::{Common, Failure, Files, check, roles, schema, target};
 
 #[derive(Args)]
 pub struct UpArgs {
     #[command(flatten)]
     common: Common,
     /// How many workers
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    workers: usize,
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: u16,
 }
 
 pub async fn run(args: UpArgs) -> Result<(), Failure> {
     let stop = Stop::on_signal();
     let mut pipeline = target::checked(&args.common)?;
-    target::fill(&mut pipeline, &args.common.stack).await;
+    target::fill(&mut pipeline, &args.common.files.stack).await;
     let stack = start_missing(&args, &pipeline).await?;
-    target::fill(&mut pipeline, &args.common.stack).await;
+    target::fill(&mut pipeline, &args.common.files.stack).await;
     schema::apply(&pipeline, args.common.json).await?;
     let mut children = vec![];
     if let RulesFrom::Service { url, .. } = &pipeline.connections.rules
         && is_free(url)
     {
-        children.push(role(&args.common, "config", &[])?);
+        children.push(role(&args.common.files, "config", &[])?);
     }
     if pipeline
         .sinks
@@ -41,15 +41,15 @@ pub async fn run(args: UpArgs) -> Result<(), Failure> {
         .iter()
         .any(|sink| sink.name == "billing" && is_free(&sink.url))
     {
-        children.push(role(&args.common, "billing", &[])?);
+        children.push(role(&args.common.files, "billing", &[])?);
     }
-    for nth in 1..=args.workers.max(1) {
+    for nth in 1..=args.workers {
         let name = format!("worker-{nth}");
         let mut more = vec!["--name", name.as_str()];
         if nth > 1 {
             more.extend(["--listen", "127.0.0.1:0"]);
         }
-        children.push(role(&args.common, "worker", &more)?);
+        children.push(role(&args.common.files, "worker", &more)?);
     }
     describe(&pipeline);
     let ended = tokio::select! {
@@ -70,7 +70,7 @@ async fn start_missing(args: &UpArgs, pipeline: &Pipeline) -> Result<Option<devs
     if missing.is_empty() {
         return Ok(None);
     }
-    let mut options = devstack::Options::new(&args.common.stack);
+    let mut options = devstack::Options::new(&args.common.files.stack);
     options.parts = missing
         .iter()
         .map(|name| match *name {
@@ -82,7 +82,7 @@ async fn start_missing(args: &UpArgs, pipeline: &Pipeline) -> Result<Option<devs
     println!(
         "starting a development stack for {} in {}",
         missing.join(", "),
-        args.common.stack.display()
+        args.common.files.stack.display()
     );
     Ok(Some(devstack::up(options).await?))
 }
@@ -102,14 +102,14 @@ struct Role {
     child: Child,
 }
 
-fn role(common: &Common, name: &str, more: &[&str]) -> Result<Role, Failure> {
+fn role(files: &Files, name: &str, more: &[&str]) -> Result<Role, Failure> {
     let program = std::env::current_exe()?;
     let child = Command::new(program)
         .arg(name)
         .arg("--pipeline")
-        .arg(&common.pipeline)
+        .arg(&files.pipeline)
         .arg("--stack")
-        .arg(&common.stack)
+        .arg(&files.stack)
         .arg("--with-parent")
         .args(more)
         .stdin(Stdio::null())

@@ -223,7 +223,14 @@ async fn within<T>(
 }
 
 fn error(status: &Status) -> ClientError {
-    let reason = status.message().to_owned();
+    let mut reason = status.message().to_owned();
+    // Why a connection failed stands at the end of the chain alone.
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    if let Some(cause) = causes.last().map(ToString::to_string)
+        && !reason.contains(&cause)
+    {
+        reason = format!("{reason}: {cause}");
+    }
     match status.code() {
         Code::NotFound => ClientError::NotFound(reason),
         Code::Aborted => ClientError::MovedOn(reason),
@@ -232,5 +239,23 @@ fn error(status: &Status) -> ClientError {
         }
         Code::Unimplemented | Code::PermissionDenied | Code::Unauthenticated => ClientError::Refused(reason),
         _ => ClientError::Unavailable(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_is_not_there_says_why() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", socket.local_addr().unwrap());
+        drop(socket);
+        let said = Client::new(&url, None).unwrap().get("shop", None).await.unwrap_err();
+        let said = said.to_string();
+        assert!(
+            said.starts_with("the rules service is not available: ") && said.contains("refused"),
+            "{said}"
+        );
     }
 }

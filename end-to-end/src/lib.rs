@@ -23,9 +23,11 @@ mod evidence;
 mod reader;
 mod clock;
 mod ask;
+mod commands;
 
 pub use ask::{Http, until};
 pub use clock::Clock;
+pub use commands::Commands;
 pub use load::Load;
 pub use offsets::{Committed, End};
 pub use reader::Reader;

@@ -216,10 +216,11 @@ impl Client {
             url: url.to_string(),
             reason,
         };
-        let mut response = request.send().await.map_err(|error| unreachable(innermost(&error)))?;
+        let silent = |error: reqwest::Error| unreachable(format!("unreachable: {}", innermost(&error)));
+        let mut response = request.send().await.map_err(silent)?;
         let status = response.status();
         let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(innermost(&error)))? {
+        while let Some(chunk) = response.chunk().await.map_err(silent)? {
             if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
                 let body = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
                 return Err(Error::Refused {

@@ -5,11 +5,11 @@
 pub enum Error {
     /// Nobody answered, or not properly (timeout, refused connection, 408, 429, 5xx, a body that isn't the registry's). Wait and
     /// ask again: this says nothing about the event.
-    #[error("schema registry unreachable at {url}: {reason}; waiting for it")]
+    #[error("schema registry at {url}: {reason}")]
     Unreachable {
         /// The address that was asked, without credentials.
         url: String,
-        /// What happened, one line.
+        /// What happened, one line: nothing came (`unreachable: ...`), or no proper answer (`answered 503 ...`).
         reason: String,
     },
     /// The registry answered that it has no such schema. Definite now; a producer's registration may still be on its way.

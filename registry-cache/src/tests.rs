@@ -287,6 +287,16 @@ async fn what_is_not_a_definite_answer_is_unreachable() {
         assert_eq!(url, format!("{}/schemas/ids/7", fake.url()));
         assert!(reason.contains(expected), "{reason}");
     }
+    // Whoever asked says whether it waits.
+    fake.set(Mode::Answers(501, "no such method".to_owned()));
+    let refused = registry.register("orders-value", "{}").await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "schema registry at {}/subjects/orders-value/versions: answered 501 Not Implemented: no such method",
+            fake.url()
+        )
+    );
     fake.set(Mode::Silent);
     let slow = registry.schema(7).await.unwrap_err();
     let url = format!("{}/schemas/ids/7", fake.url());
@@ -294,7 +304,7 @@ async fn what_is_not_a_definite_answer_is_unreachable() {
         slow,
         Error::Unreachable {
             url,
-            reason: "no answer in time".to_owned()
+            reason: "unreachable: no answer in time".to_owned()
         }
     );
     assert!(slow.is_wait());

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Operator, Topics};
-use exactly_once_protocol::{Cursor, Marks, Metadata, Partition, StopCode, Stored, disagreement};
+use exactly_once_protocol::{Cursor, Marks, Metadata, Partition, Promise, StopCode, Stored, disagreement};
 use pipeline::Pipeline;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::metrics::Metrics;
 use crate::model::tables_of;
+use crate::records::rfc3339;
 use crate::settle::safe;
 use crate::sinks::{Sinks, query_prefix};
 use crate::witnesses::{WitnessError, described, witnesses};
@@ -33,14 +34,52 @@ pub struct PartitionState {
     pub committed: Option<i64>,
     /// The end of the range that is promised from the committed offset on.
     pub promised_to: Option<i64>,
+    /// What is pending from the committed offset on.
+    pub promise: Option<Promised>,
     /// The oldest offset that the topic still has.
     pub oldest: i64,
-    /// Behind the newest record.
+    /// One past the newest record.
     pub end: i64,
     /// The code with which a worker that takes the partition stops it at once.
     pub stops: Option<&'static str>,
     /// What offset and sinks say, in words.
     pub found: String,
+}
+
+/// A promise, as far as operators compare it with something else: the rules, `sluice check --json`, ClickHouse's query log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Promised {
+    /// The end of the range: the committed offset itself where only rollups are fed.
+    pub to: i64,
+    /// How many outputs the range has.
+    pub outputs: u32,
+    /// Number of the rules revision, and the digest of its content.
+    pub rules: u64,
+    /// See `rules`.
+    pub rules_digest: String,
+    /// Revision of the pipeline file.
+    pub pipeline: String,
+    /// Names the attempt in insert tokens and query ids.
+    pub token: String,
+    /// 0 for the first promise of a range.
+    pub attempt: u16,
+    /// By the sink's clock: no insert of it begins afterwards.
+    pub deadline: String,
+}
+
+impl Promised {
+    fn of(promise: &Promise) -> Promised {
+        Promised {
+            to: promise.end,
+            outputs: promise.outputs,
+            rules: promise.rules.0,
+            rules_digest: format!("{:016x}", promise.rules.1),
+            pipeline: format!("{:016x}", promise.pipeline),
+            token: format!("{:016x}", promise.token),
+            attempt: promise.attempt,
+            deadline: rfc3339(promise.deadline_ms),
+        }
+    }
 }
 
 /// A start that sinks do not contradict.
@@ -159,17 +198,19 @@ impl Partitions {
         let mut states = Vec::new();
         for (partition, stored) in self.stored(&partitions).await? {
             let (oldest, end) = self.operator.watermarks(partition, ANSWER_WITHIN)?;
-            let promised_to = match &stored.metadata {
-                Ok(Metadata::Promised(promise)) if promise.end > promise.start => Some(promise.end),
+            let promise = match &stored.metadata {
+                Ok(Metadata::Promised(promise)) => Some(promise),
                 _ => None,
             };
+            let promised_to = promise.filter(|promise| promise.end > promise.start);
             let gone = stored.committed && stored.offset < oldest;
             let stops = disagreement(&stored).err().or(gone.then_some(StopCode::OffsetsGone));
             states.push(PartitionState {
                 topic: self.topics.name(partition).to_owned(),
                 partition: partition.partition,
                 committed: stored.committed.then_some(stored.offset),
-                promised_to,
+                promised_to: promised_to.map(|promise| promise.end),
+                promise: promise.map(Promised::of),
                 oldest,
                 end,
                 stops: stops.map(StopCode::code),
@@ -413,7 +454,7 @@ impl Partitions {
         let mut lines = Vec::new();
         if let Some(row) = told.row_beyond {
             lines.push(format!(
-                "start behind the last row ({}), or take the rows from {at} on out of ClickHouse first: sluice partitions \
+                "start one past the last row ({}), or take the rows from {at} on out of ClickHouse first: sluice partitions \
                  delete-rows {topic}/{number} --from {at}",
                 row + 1
             ));
@@ -429,5 +470,36 @@ impl Partitions {
             }
         }
         lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_is_told_as_others_tell_its_parts() {
+        let promise = Promise {
+            marks: Marks::default(),
+            start: 10,
+            end: 20,
+            outputs: 12,
+            digest: 1,
+            rules: (3, 0xff),
+            pipeline: 0xab,
+            token: 7,
+            attempt: 1,
+            deadline_ms: 1_769_857_200_500,
+            fed: 10,
+            unknown_schemas: Vec::new(),
+        };
+        let told = serde_json::to_value(Promised::of(&promise)).unwrap();
+        let expected = serde_json::json!({
+            "to": 20, "outputs": 12, "rules": 3, "rules_digest": "00000000000000ff", "pipeline": "00000000000000ab",
+            "token": "0000000000000007", "attempt": 1, "deadline": "2026-01-31T11:00:00.500Z",
+        });
+        assert_eq!(told, expected);
+        let token = told["token"].as_str().unwrap();
+        assert!(query_prefix("shop", promise.token).ends_with(token), "{token}");
     }
 }

@@ -2,7 +2,7 @@
 
 use arrow::array::StringArray;
 use exactly_once_kafka::Message;
-use pipeline::Source;
+use pipeline::{Limits, Source};
 use proto::delivery::v1::Charge;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -105,6 +105,21 @@ pub fn dead_letter(source: &Source, letter: &Dead, revision: u64) -> Message {
     }
 }
 
+/// What Sluice writes into the headers of a dead letter beside the tenant: names, numbers and a reason.
+const HEADERS_BYTES_MAX: usize = 64 << 10;
+
+/// The largest batch that a topic of records is made for (`max.message.bytes`, of what a producer has compressed). Twice what an
+/// event may have: a larger one is to become a dead letter here, not to be lost by its producer.
+pub fn batch_bytes_max(limits: &Limits) -> usize {
+    (limits.event_bytes_max * 2).max(4 << 20)
+}
+
+/// The same of dead letters, which have to fit whatever fits their source: the record, compressed once more by lz4, which takes
+/// up to twice what gzip or zstd take for text; and headers, of which the tenant alone can be nearly as long as an event.
+pub fn dead_letter_bytes_max(limits: &Limits) -> usize {
+    batch_bytes_max(limits) * 2 + limits.event_bytes_max + HEADERS_BYTES_MAX
+}
+
 /// Content hash for the digest. Reasons are left out: a clearer sentence in a later version is no other delivery.
 pub fn dead_hash(letter: &Dead) -> u64 {
     let refusal = &letter.refusal;
@@ -151,4 +166,66 @@ pub fn rfc3339(unix_ms: i64) -> String {
         .ok()
         .and_then(|time| time.format(&format).ok())
         .unwrap_or_else(|| unix_ms.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use exactly_once_protocol::Partition;
+
+    use super::*;
+    use crate::collect::{Raw, Refusal, Stage};
+
+    #[test]
+    fn dead_letters_have_room_for_their_headers_and_for_another_codec() {
+        for event_bytes_max in ["64KiB", "1MiB", "8MiB"] {
+            let text = format!(
+                "\
+pipeline: shop
+start: latest
+event: {{id: event_id, tenant: tenant_id, time: occurred_at}}
+sources:
+  - {{topic: {}, table: orders}}
+limits: {{event_bytes_max: {event_bytes_max}}}
+",
+                "t".repeat(240)
+            );
+            let pipeline = pipeline::check("p.yaml", &text, std::path::Path::new(".")).unwrap();
+            let limits = &pipeline.limits;
+            // What no codec makes smaller, in a batch of its own.
+            let record = Raw {
+                key: None,
+                value: Some(vec![0; batch_bytes_max(limits) - 1000]),
+                headers: vec![("h".to_owned(), Some(vec![0; 800]))],
+            };
+            let letter = Dead {
+                partition: Partition { topic: 0, partition: 7 },
+                offset: i64::MAX,
+                timestamp_ms: i64::MAX,
+                raw: record,
+                refusal: Refusal {
+                    stage: Stage::Rules,
+                    code: "evaluation".to_owned(),
+                    reason: "r".repeat(8 << 10),
+                    field: "f".repeat(8 << 10),
+                    attempts: u32::MAX,
+                    schema_id: Some(u32::MAX),
+                    tenant: "t".repeat(limits.event_bytes_max),
+                },
+            };
+            let message = dead_letter(&pipeline.sources[0], &letter, u64::MAX);
+            let headers = message.headers.iter();
+            // Lengths are written in up to five bytes each.
+            let headers: usize = headers
+                .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 10)
+                .sum();
+            let bytes = message.value.unwrap().len() + headers;
+            assert!(bytes > batch_bytes_max(limits), "{event_bytes_max}: {bytes}");
+            // Twice over what has no headers: another codec had made it smaller.
+            let recompressed = bytes + batch_bytes_max(limits);
+            assert!(
+                recompressed <= dead_letter_bytes_max(limits),
+                "{event_bytes_max}: {recompressed}"
+            );
+        }
+    }
 }

@@ -2,10 +2,11 @@
 //! rules, newer schemas, HTTP).
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Connection, Start};
 use futures::future::BoxFuture;
@@ -25,6 +26,9 @@ use crate::sinks::Sinks;
 /// Between two tries to reach something that is away.
 pub(crate) const TRY_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a command waits for a registry that does not answer: somebody sits before it.
+const SHAPE_WITHIN: Duration = Duration::from_secs(10);
+
 /// How often ClickHouse is asked for its clock.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
 
@@ -42,6 +46,17 @@ pub enum WorkerError {
     /// The registry's settings.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The registry gave a command no answer.
+    #[error("{error}; it was tried for {} s: start the registry, or mend `connections.registry`", tried.as_secs())]
+    NoSchemas {
+        /// Whom it asked, and what happened at last.
+        error: RegistryError,
+        /// How long.
+        tried: Duration,
+    },
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] exactly_once_kafka::Error),
     /// Versions of a subject do not fit each other.
     #[error("source `{topic}`: {reason}")]
     Shape {
@@ -417,23 +432,51 @@ async fn shape(worker: &Worker, source: usize) -> Result<Shape, WorkerError> {
     shape_of(&worker.registry, &worker.pipeline, source).await
 }
 
-/// The shape of a source from all versions of its subject; waits for a registry that is away, unless a snapshot is there.
-pub async fn shape_of(registry: &Registry, pipeline: &Pipeline, source: usize) -> Result<Shape, WorkerError> {
-    let source = &pipeline.sources[source];
-    loop {
-        match registry.versions(&source.subject).await {
-            Ok(versions) => {
-                let schemas: Vec<_> = versions.iter().map(|version| version.avro.clone()).collect();
-                return Shape::of(&schemas).map_err(|error| WorkerError::Shape {
-                    topic: source.topic.clone(),
-                    reason: error.to_string(),
-                });
+/// The shapes of all sources, for a command: without an answer of the registry, or a snapshot, it fails after a while.
+pub async fn shapes(pipeline: &Pipeline) -> Result<Vec<Shape>, WorkerError> {
+    shapes_within(&registry(pipeline)?, pipeline, SHAPE_WITHIN).await
+}
+
+async fn shapes_within(registry: &Registry, pipeline: &Pipeline, within: Duration) -> Result<Vec<Shape>, WorkerError> {
+    let until = Instant::now() + within;
+    let mut shapes = Vec::new();
+    for source in 0..pipeline.sources.len() {
+        let shape = loop {
+            match shape_now(registry, pipeline, source).await {
+                Err(WorkerError::Registry(error)) if error.is_wait() && Instant::now() >= until => {
+                    return Err(WorkerError::NoSchemas { error, tried: within });
+                }
+                Err(WorkerError::Registry(error)) if error.is_wait() => tokio::time::sleep(TRY_EVERY).await,
+                shape => break shape?,
             }
-            Err(error) if error.is_wait() => tracing::warn!(subject = source.subject, %error, "waiting for schemas"),
-            Err(error) => return Err(error.into()),
+        };
+        shapes.push(shape);
+    }
+    Ok(shapes)
+}
+
+/// The shape of a source from all versions of its subject; waits for a registry that is away, unless a snapshot is there.
+async fn shape_of(registry: &Registry, pipeline: &Pipeline, source: usize) -> Result<Shape, WorkerError> {
+    loop {
+        match shape_now(registry, pipeline, source).await {
+            Err(WorkerError::Registry(error)) if error.is_wait() => {
+                let subject = &pipeline.sources[source].subject;
+                tracing::warn!(subject, %error, "waiting for schemas");
+            }
+            shape => return shape,
         }
         tokio::time::sleep(TRY_EVERY).await;
     }
+}
+
+async fn shape_now(registry: &Registry, pipeline: &Pipeline, source: usize) -> Result<Shape, WorkerError> {
+    let source = &pipeline.sources[source];
+    let versions = registry.versions(&source.subject).await?;
+    let schemas: Vec<_> = versions.iter().map(|version| version.avro.clone()).collect();
+    Shape::of(&schemas).map_err(|error| WorkerError::Shape {
+        topic: source.topic.clone(),
+        reason: error.to_string(),
+    })
 }
 
 // --- from the pipeline file to clients --------------------------------------------------------------------------------
@@ -449,9 +492,15 @@ pub fn registry(pipeline: &Pipeline) -> Result<Registry, WorkerError> {
         .map(|secret| secret.read())
         .transpose()
         .map_err(secret)?;
-    if let Some(path) = from.tls.as_ref().and_then(|tls| tls.ca_file.as_ref()) {
-        let pem = std::fs::read(path).map_err(|error| WorkerError::Secret(format!("{}: {error}", path.display())))?;
-        settings.ca_pem = Some(pem);
+    if let Some(tls) = &from.tls {
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|error| WorkerError::Secret(format!("{}: {error}", path.display())))
+        };
+        settings.ca_pem = tls.ca_file.as_ref().map(read).transpose()?;
+        if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+            let pem = [read(cert)?, read(key)?].join(&b'\n');
+            settings.identity = Some(registry_cache::Identity { pem });
+        }
     }
     settings.entries_max = from.entries_max;
     settings.ttl = from.ttl;
@@ -520,6 +569,12 @@ pub fn connection(pipeline: &Pipeline, client: &str) -> Result<Connection, Worke
     })
 }
 
+/// Those of `topics` that the pipeline's Kafka does not have. Blocks for `within` at most.
+pub fn missing_topics(pipeline: &Pipeline, topics: &[String], within: Duration) -> Result<Vec<String>, WorkerError> {
+    let connection = connection(pipeline, "topics")?;
+    Ok(exactly_once_kafka::missing_topics(&connection, topics, within)?)
+}
+
 /// Where partitions begin that have no offset.
 pub fn start(pipeline: &Pipeline) -> Start {
     match pipeline.start {
@@ -528,3 +583,7 @@ pub fn start(pipeline: &Pipeline) -> Start {
         pipeline::Start::At(ms) => Start::At(ms),
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -41,9 +41,45 @@ pub fn verdict(error: &KafkaError) -> Verdict {
     }
 }
 
+/// Whether a question has no answer: nobody is there, or nobody takes this client's `tls` and `sasl`, which librdkafka says in its
+/// log alone.
+pub fn is_unanswered(error: &KafkaError) -> bool {
+    let away = [
+        Code::BrokerTransportFailure,
+        Code::AllBrokersDown,
+        Code::OperationTimedOut,
+        Code::Resolve,
+        Code::Authentication,
+        Code::NetworkException,
+    ];
+    error.rdkafka_error_code().is_some_and(|code| away.contains(&code))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
+
+    #[test]
+    fn a_question_without_an_answer_names_who_was_asked() {
+        let brokers = ["a:1".to_owned(), "b:2".to_owned()];
+        let said = |reason| Error::asking(&brokers, reason).to_string();
+        assert_eq!(
+            said(KafkaError::MetadataFetch(Code::BrokerTransportFailure)),
+            "no answer from Kafka at a:1, b:2 (Meta data fetch error: BrokerTransportFailure (Local: Broker transport \
+             failure)): is it there, and do `tls` and `sasl` of `connections.kafka` fit?"
+        );
+        let silent = said(KafkaError::GroupListFetch(Code::OperationTimedOut));
+        assert!(
+            silent.starts_with("no answer from Kafka at a:1, b:2 (Group list fetch error: "),
+            "{silent}"
+        );
+        let refused = said(KafkaError::GroupListFetch(Code::GroupAuthorizationFailed));
+        assert!(
+            refused.starts_with("kafka consumer: Group list fetch error: "),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn an_unknown_outcome_always_discards_the_producer() {

@@ -40,6 +40,16 @@ pub enum Error {
     /// A librdkafka setting is refused: the pipeline file has to change.
     #[error("kafka refuses the configuration: {0}")]
     Configuration(rdkafka::error::KafkaError),
+    /// No broker answers, or none takes this client: ask again, or somebody has to look.
+    #[error(
+        "no answer from Kafka at {brokers} ({reason}): is it there, and do `tls` and `sasl` of `connections.kafka` fit?"
+    )]
+    Unanswered {
+        /// Who was asked.
+        brokers: String,
+        /// What librdkafka says, which names nobody.
+        reason: rdkafka::error::KafkaError,
+    },
     /// The consumer can't go on (fatal): the lane starts again with a new one.
     #[error("kafka consumer: {0}")]
     Consumer(rdkafka::error::KafkaError),
@@ -49,4 +59,16 @@ pub enum Error {
     /// A thread could not be started: the machine is out of resources.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
+}
+
+impl Error {
+    /// Of a question to these brokers.
+    pub(crate) fn asking(brokers: &[String], reason: rdkafka::error::KafkaError) -> Error {
+        if errors::is_unanswered(&reason) {
+            let brokers = brokers.join(", ");
+            Error::Unanswered { brokers, reason }
+        } else {
+            Error::Consumer(reason)
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub struct Operator {
     consumer: Arc<BaseConsumer>,
     topics: Topics,
     group: String,
+    brokers: Vec<String>,
 }
 
 impl Operator {
@@ -32,16 +33,17 @@ impl Operator {
             consumer: Arc::new(consumer),
             topics: topics.clone(),
             group: connection.group.clone(),
+            brokers: connection.brokers.clone(),
         })
     }
 
     /// Fails with [`Error::Members`] while somebody is in the group. Blocks for `timeout` at most.
     ///
     /// # Errors
-    /// [`Error::Consumer`] when no broker answers.
+    /// [`Error::Unanswered`] when no broker answers.
     pub fn nobody_in_group(&self, timeout: Duration) -> Result<(), Error> {
         let groups = self.consumer.fetch_group_list(Some(&self.group), timeout);
-        let groups = groups.map_err(Error::Consumer)?;
+        let groups = groups.map_err(|error| self.failed(error))?;
         let empty = |group: &rdkafka::groups::GroupInfo| group.members().is_empty();
         if groups.groups().iter().all(empty) {
             Ok(())
@@ -58,9 +60,10 @@ impl Operator {
     /// The partitions of all topics that the brokers have, in order. Blocks for `timeout` at most.
     ///
     /// # Errors
-    /// [`Error::Consumer`] when no broker answers.
+    /// [`Error::Unanswered`] when no broker answers.
     pub fn partitions(&self, timeout: Duration) -> Result<Vec<Partition>, Error> {
-        let metadata = self.consumer.fetch_metadata(None, timeout).map_err(Error::Consumer)?;
+        let metadata = self.consumer.fetch_metadata(None, timeout);
+        let metadata = metadata.map_err(|error| self.failed(error))?;
         let mut partitions = Vec::new();
         for found in metadata.topics() {
             if let Some(topic) = self.topics.index(found.name()) {
@@ -75,11 +78,11 @@ impl Operator {
     /// The oldest offset that is there, and the end of the partition. Blocks for `timeout` at most.
     ///
     /// # Errors
-    /// [`Error::Consumer`] when no broker answers.
+    /// [`Error::Unanswered`] when no broker answers.
     pub fn watermarks(&self, partition: Partition, timeout: Duration) -> Result<(i64, i64), Error> {
         let topic = self.topics.name(partition);
         let found = self.consumer.fetch_watermarks(topic, partition.partition, timeout);
-        found.map_err(Error::Consumer)
+        found.map_err(|error| self.failed(error))
     }
 
     /// Commits an offset with its metadata.
@@ -98,8 +101,12 @@ impl Operator {
                 | RDKafkaErrorCode::IllegalGeneration
                 | RDKafkaErrorCode::RebalanceInProgress,
             )) => Err(Error::Members),
-            Err(error) => Err(Error::Consumer(error)),
+            Err(error) => Err(self.failed(error)),
         }
+    }
+
+    fn failed(&self, error: KafkaError) -> Error {
+        Error::asking(&self.brokers, error)
     }
 }
 

@@ -10,10 +10,11 @@ use crate::settings::{self, Connection};
 /// Those of `topics` that the brokers don't have, or don't show to this user. Blocks for `timeout` at most.
 ///
 /// # Errors
-/// [`Error::Configuration`] for refused settings, [`Error::Consumer`] when no broker answers: ask again.
+/// [`Error::Configuration`] for refused settings, [`Error::Unanswered`]: ask again.
 pub fn missing_topics(connection: &Connection, topics: &[String], timeout: Duration) -> Result<Vec<String>, Error> {
     let consumer: BaseConsumer = settings::consumer(connection).create().map_err(Error::Configuration)?;
-    let metadata = consumer.fetch_metadata(None, timeout).map_err(Error::Consumer)?;
+    let metadata = consumer.fetch_metadata(None, timeout);
+    let metadata = metadata.map_err(|error| Error::asking(&connection.brokers, error))?;
     let there = |name: &&String| {
         let found = metadata.topics().iter().find(|topic| topic.name() == name.as_str());
         found.is_some_and(|topic| topic.error().is_none() && !topic.partitions().is_empty())

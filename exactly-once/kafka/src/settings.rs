@@ -11,7 +11,8 @@ use rdkafka::config::RDKafkaLogLevel;
 pub struct Connection {
     /// `host:port` of one or more brokers.
     pub brokers: Vec<String>,
-    /// Security and other settings of the user's; those below win.
+    /// Security and other settings of the user's. The pipeline file's check refuses those that are set below, but for the few that
+    /// are left to the user.
     pub properties: BTreeMap<String, String>,
     /// Consumer group: the pipeline's name.
     pub group: String,
@@ -41,6 +42,13 @@ fn base(connection: &Connection) -> ClientConfig {
     config
 }
 
+/// Sets what is a matter of speed and memory alone, and depends on how far away the brokers are: the pipeline file may say otherwise.
+fn unless_told(config: &mut ClientConfig, connection: &Connection, key: &str, value: &str) {
+    if !connection.properties.contains_key(key) {
+        config.set(key, value);
+    }
+}
+
 /// The consumer of one lane.
 pub fn consumer(connection: &Connection) -> ClientConfig {
     let mut config = base(connection);
@@ -65,13 +73,13 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     config.set("isolation.level", "read_committed");
     config.set("enable.partition.eof", "false");
     // librdkafka prefetches 64 MiB by default; a lane needs about two of its largest batches.
-    config.set("queued.max.messages.kbytes", "32768");
-    config.set("queued.min.messages", "20000");
-    config.set("fetch.message.max.bytes", "1048576");
+    unless_told(&mut config, connection, "queued.max.messages.kbytes", "32768");
+    unless_told(&mut config, connection, "queued.min.messages", "20000");
+    unless_told(&mut config, connection, "fetch.message.max.bytes", "1048576");
     // An answer for every few records costs broker and worker more than the records themselves; 20 ms are half of
     // `linger`, which a batch waits anyway.
-    config.set("fetch.wait.max.ms", "20");
-    config.set("fetch.min.bytes", "65536");
+    unless_told(&mut config, connection, "fetch.wait.max.ms", "20");
+    unless_told(&mut config, connection, "fetch.min.bytes", "65536");
     // The default of 1000 ms stalls a partition for a second after its queue was full.
     config.set("fetch.queue.backoff.ms", "10");
     config.set("fetch.error.backoff.ms", "100");

@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 
 use document::{Item, Reader};
 
-use super::names;
 use super::setting::{at_least, setting};
+use super::{Place, names};
+use crate::machine::Machine;
 use crate::{ClickHouse, Connections, Kafka, Registry, RulesFrom, Sasl, SaslMechanism, Secret, Tls, defaults};
 
-/// Settings of librdkafka on which the protocol depends, or that have a place of their own in the file. One that ends
-/// in a dot stands for all that begin so.
-const OWNED: [(&str, &str); 24] = [
+/// Settings of librdkafka that are Sluice's: the protocol depends on them, they have a place of their own in the file, or the file's
+/// would be overwritten. One that ends in a dot stands for all that begin so; other names of the same setting are here, too. What
+/// `exactly-once/kafka/src/settings.rs` sets and is not here, it takes from the file first: `workers/src/worker_tests.rs` compares.
+const OWNED: &[(&str, &str)] = &[
     ("bootstrap.servers", "use `brokers`"),
     ("metadata.broker.list", "use `brokers`"),
     ("security.protocol", "it follows from `tls` and `sasl`"),
     ("ssl.", "use `tls`"),
     ("sasl.", "use `sasl`"),
+    ("client.id", "it names the pipeline and the worker"),
     ("group.id", "it is the pipeline's name"),
     (
         "group.instance.id",
@@ -31,6 +34,8 @@ const OWNED: [(&str, &str); 24] = [
     ("auto.commit.interval.ms", "offsets are committed in transactions only"),
     ("enable.auto.offset.store", "offsets are committed in transactions only"),
     ("auto.offset.reset", "use `start`; a lost offset is never guessed"),
+    ("auto.commit.enable", "offsets are committed in transactions only"),
+    ("enable.partition.eof", "nobody looks at the ends of partitions"),
     ("isolation.level", "only committed records are read"),
     ("transactional.id", "it follows from the pipeline's name"),
     ("transaction.timeout.ms", "use `limits.transaction_timeout`"),
@@ -39,9 +44,59 @@ const OWNED: [(&str, &str); 24] = [
     ("request.required.acks", "the producer is transactional"),
     ("max.in.flight", "the producer is transactional"),
     ("max.in.flight.requests.per.connection", "the producer is transactional"),
+    (
+        "connections.max.idle.ms",
+        "a transaction would hang with a coordinator that is gone",
+    ),
+    (
+        "log.connection.close",
+        "connections that idle out are closed on purpose",
+    ),
+    ("reconnect.backoff.ms", "a broker that is back is found within a second"),
+    (
+        "reconnect.backoff.max.ms",
+        "a broker that is back is found within a second",
+    ),
+    (
+        "topic.metadata.refresh.interval.ms",
+        "new partitions are found within ten seconds",
+    ),
+    ("retry.backoff.ms", "it decides how fast transactions follow each other"),
+    (
+        "retry.backoff.max.ms",
+        "it decides how fast transactions follow each other",
+    ),
+    (
+        "fetch.queue.backoff.ms",
+        "a partition would stall each time its queue was full",
+    ),
+    ("fetch.error.backoff.ms", "a partition that has moved is found at once"),
+    ("max.partition.fetch.bytes", "use `fetch.message.max.bytes`"),
+    ("linger.ms", "a transaction is what travels together; use `batch`"),
+    (
+        "queue.buffering.max.ms",
+        "a transaction is what travels together; use `batch`",
+    ),
+    (
+        "queue.buffering.max.messages",
+        "a transaction has to fit; use `batch.rows_max`",
+    ),
+    (
+        "queue.buffering.max.kbytes",
+        "a transaction has to fit; use `batch.bytes_max`",
+    ),
+    (
+        "compression.type",
+        "records travel as lz4; set `compression.type` of the topic for how it keeps them",
+    ),
+    (
+        "compression.codec",
+        "records travel as lz4; set `compression.type` of the topic for how it keeps them",
+    ),
+    ("message.max.bytes", "use `max.message.bytes` of the topic"),
 ];
 
-pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, base_dir: &Path) -> Connections {
+pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, place: Place<'_>) -> Connections {
     let reader = top.optional("connections").and_then(|item| item.map());
     let section = |key| {
         reader
@@ -49,10 +104,10 @@ pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, base_dir: &Path) -
             .and_then(|reader| reader.optional(key))
             .and_then(|item| item.map())
     };
-    let kafka = section("kafka").map(|reader| kafka(reader, base_dir));
-    let registry = registry(section("registry"), state_dir, base_dir);
-    let clickhouse = clickhouse(section("clickhouse"), base_dir, top);
-    let rules = section("rules").map_or(RulesFrom::None, |reader| rules(reader, base_dir));
+    let kafka = section("kafka").map(|reader| kafka(reader, place));
+    let registry = registry(section("registry"), state_dir, place);
+    let clickhouse = clickhouse(section("clickhouse"), place, top);
+    let rules = section("rules").map_or(RulesFrom::None, |reader| rules(reader, place));
     if let Some(reader) = reader {
         reader.finish();
     }
@@ -64,7 +119,7 @@ pub(super) fn connections(top: &Reader<'_>, state_dir: &Path, base_dir: &Path) -
     }
 }
 
-fn kafka(reader: Reader<'_>, base_dir: &Path) -> Kafka {
+fn kafka(reader: Reader<'_>, place: Place<'_>) -> Kafka {
     let mut brokers = Vec::new();
     if let Some(item) = reader.required("brokers") {
         let items = item.list();
@@ -80,21 +135,21 @@ fn kafka(reader: Reader<'_>, base_dir: &Path) -> Kafka {
     }
     let kafka = Kafka {
         brokers,
-        tls: tls(&reader, None, base_dir),
+        tls: tls(&reader, None, place),
         sasl: reader
             .optional("sasl")
             .and_then(|item| item.map())
-            .and_then(|reader| sasl(reader, base_dir)),
+            .and_then(|reader| sasl(reader, place)),
         properties: reader
             .optional("properties")
-            .map(|item| properties(&item))
+            .map(|item| properties(&item, place.machine))
             .unwrap_or_default(),
     };
     reader.finish();
     kafka
 }
 
-fn sasl(reader: Reader<'_>, base_dir: &Path) -> Option<Sasl> {
+fn sasl(reader: Reader<'_>, place: Place<'_>) -> Option<Sasl> {
     let mechanisms = [
         SaslMechanism::ScramSha512,
         SaslMechanism::ScramSha256,
@@ -103,7 +158,7 @@ fn sasl(reader: Reader<'_>, base_dir: &Path) -> Option<Sasl> {
     let words = mechanisms.map(|mechanism| (mechanism.name(), mechanism));
     let mechanism = reader.required("mechanism").and_then(|item| item.choice(&words));
     let user = reader.required("user").and_then(|item| item.text().map(str::to_owned));
-    let password = password(&reader, base_dir);
+    let password = password(&reader, place);
     if password.is_none() && !reader.has("password") {
         reader.required("password_file");
     }
@@ -115,7 +170,7 @@ fn sasl(reader: Reader<'_>, base_dir: &Path) -> Option<Sasl> {
     })
 }
 
-fn properties(item: &Item<'_>) -> BTreeMap<String, String> {
+fn properties(item: &Item<'_>, machine: &dyn Machine) -> BTreeMap<String, String> {
     let mut properties = BTreeMap::new();
     for (key, item) in item.entries().unwrap_or_default() {
         let owned = |name: &str| {
@@ -128,19 +183,22 @@ fn properties(item: &Item<'_>) -> BTreeMap<String, String> {
         if let Some((_, why)) = OWNED.iter().find(|(name, _)| owned(name)) {
             item.fault_at_key(format!("`{key}` is set by Sluice: {why}"));
         } else if let Some(value) = item.scalar() {
+            if let Err(reason) = machine.kafka_property(key, value) {
+                item.fault_at_key(reason);
+            }
             properties.insert(key.to_owned(), value.to_owned());
         }
     }
     properties
 }
 
-fn registry(reader: Option<Reader<'_>>, state_dir: &Path, base_dir: &Path) -> Registry {
+fn registry(reader: Option<Reader<'_>>, state_dir: &Path, place: Place<'_>) -> Registry {
     let address = reader
         .as_ref()
         .and_then(|reader| reader.optional("url"))
         .and_then(|item| url(&item));
     let user = reader.as_ref().and_then(|reader| reader.optional("user"));
-    let password = reader.as_ref().and_then(|reader| password(reader, base_dir));
+    let password = reader.as_ref().and_then(|reader| password(reader, place));
     match (&user, &password, &reader) {
         (Some(user), None, Some(reader)) if !reader.has("password_file") => {
             user.fault("a user needs a `password_file` beside it");
@@ -160,12 +218,12 @@ fn registry(reader: Option<Reader<'_>>, state_dir: &Path, base_dir: &Path) -> Re
         at_least(item, std::time::Duration::from_secs(1))
     });
     let snapshot_dir = setting(c, "snapshot_dir", state_dir.join("schemas"), |item| {
-        path(item, base_dir)
+        path(item, place.base_dir)
     });
     let registry = Registry {
         tls: reader
             .as_ref()
-            .and_then(|reader| tls(reader, address.as_deref(), base_dir)),
+            .and_then(|reader| tls(reader, address.as_deref(), place)),
         url: address,
         user: user.and_then(|item| item.text().map(str::to_owned)),
         password,
@@ -179,7 +237,7 @@ fn registry(reader: Option<Reader<'_>>, state_dir: &Path, base_dir: &Path) -> Re
     registry
 }
 
-fn clickhouse(reader: Option<Reader<'_>>, base_dir: &Path, top: &Reader<'_>) -> ClickHouse {
+fn clickhouse(reader: Option<Reader<'_>>, place: Place<'_>, top: &Reader<'_>) -> ClickHouse {
     let r = reader.as_ref();
     let address = r.and_then(|reader| reader.optional("url")).and_then(|item| url(&item));
     let database = setting(r, "database", default_database(top), |item| {
@@ -190,11 +248,11 @@ fn clickhouse(reader: Option<Reader<'_>>, base_dir: &Path, top: &Reader<'_>) -> 
         item.text().map(str::to_owned)
     });
     let clickhouse = ClickHouse {
-        tls: r.and_then(|reader| tls(reader, address.as_deref(), base_dir)),
+        tls: r.and_then(|reader| tls(reader, address.as_deref(), place)),
         url: address,
         database: database.value,
         user: user.value,
-        password: r.and_then(|reader| password(reader, base_dir)),
+        password: r.and_then(|reader| password(reader, place)),
     };
     if let Some(reader) = reader {
         reader.finish();
@@ -216,13 +274,16 @@ fn default_database(top: &Reader<'_>) -> String {
     }
 }
 
-fn rules(reader: Reader<'_>, base_dir: &Path) -> RulesFrom {
+fn rules(reader: Reader<'_>, place: Place<'_>) -> RulesFrom {
     let dir = reader.optional("dir");
     let address = reader.optional("url");
     let rules = match (&dir, &address) {
-        (Some(dir), None) => path(dir, base_dir).map(RulesFrom::Dir),
+        (Some(item), None) => path(item, place.base_dir).map(|dir| {
+            item.checked(place.machine.rules(&dir));
+            RulesFrom::Dir(dir)
+        }),
         (None, Some(item)) => url(item).map(|url| RulesFrom::Service {
-            tls: tls(&reader, Some(&url), base_dir),
+            tls: tls(&reader, Some(&url), place),
             url,
         }),
         (Some(_), Some(item)) => {
@@ -246,13 +307,18 @@ pub(super) fn url(item: &Item<'_>) -> Option<String> {
 }
 
 /// The `tls` of a section. `address` is the section's own, where it has one.
-pub(super) fn tls(reader: &Reader<'_>, address: Option<&str>, base_dir: &Path) -> Option<Tls> {
+pub(super) fn tls(reader: &Reader<'_>, address: Option<&str>, place: Place<'_>) -> Option<Tls> {
     let item = reader.optional("tls")?;
     if address.is_some_and(|address| address.starts_with("http://")) {
         item.fault_at_key("certificates need an address that begins with https://");
     }
     let reader = item.map()?;
-    let file = |key| reader.optional(key).and_then(|item| path(&item, base_dir));
+    let file = |key| {
+        let item = reader.optional(key)?;
+        let file = path(&item, place.base_dir)?;
+        item.checked(place.machine.file(&file));
+        Some(file)
+    };
     let tls = Tls {
         ca_file: file("ca_file"),
         cert_file: file("cert_file"),
@@ -266,14 +332,16 @@ pub(super) fn tls(reader: &Reader<'_>, address: Option<&str>, base_dir: &Path) -
 }
 
 /// The `password_file` of a section.
-fn password(reader: &Reader<'_>, base_dir: &Path) -> Option<Secret> {
+fn password(reader: &Reader<'_>, place: Place<'_>) -> Option<Secret> {
     if let Some(item) = reader.optional("password") {
         item.fault_at_key(
             "a secret doesn't belong into this file; put it into one of its own and name that as `password_file`",
         );
     }
     let item = reader.optional("password_file")?;
-    path(&item, base_dir).map(Secret::in_file)
+    let secret = Secret::in_file(path(&item, place.base_dir)?);
+    item.checked(place.machine.secret(&secret));
+    Some(secret)
 }
 
 /// A path, from the file's own directory where it isn't absolute.

@@ -18,6 +18,7 @@ use document::{Fault, Faults, Item, Reader, parse, parse_bytes};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::machine::{Anywhere, Machine};
 use crate::{Pipeline, Serve, Start, Workers, defaults};
 use setting::setting;
 
@@ -26,6 +27,14 @@ use setting::setting;
 /// # Errors
 /// All faults of the file, in its order; a single one when it can't be read or is no YAML.
 pub fn load(path: &Path) -> Result<Pipeline, Vec<Fault>> {
+    load_on(path, &Anywhere)
+}
+
+/// The same, and whether what it names is there: what `machine` misses is among the faults.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(path: &Path, machine: &dyn Machine) -> Result<Pipeline, Vec<Fault>> {
     let file = path.display().to_string();
     let bytes = std::fs::read(path).map_err(|error| {
         vec![Fault {
@@ -41,7 +50,7 @@ pub fn load(path: &Path) -> Result<Pipeline, Vec<Fault>> {
         .parent()
         .filter(|parent| !parent.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    from_node(&file, &node, base_dir)
+    from_node(&file, &node, Place { base_dir, machine })
 }
 
 /// Checks the text of a pipeline file. `file` is for messages; relative paths are taken from `base_dir`. Pure.
@@ -50,12 +59,20 @@ pub fn load(path: &Path) -> Result<Pipeline, Vec<Fault>> {
 /// All faults of the text, in its order; a single one when it is no YAML.
 pub fn check(file: &str, text: &str, base_dir: &Path) -> Result<Pipeline, Vec<Fault>> {
     let node = parse(file, text).map_err(|fault| vec![fault])?;
-    from_node(file, &node, base_dir)
+    let machine = &Anywhere;
+    from_node(file, &node, Place { base_dir, machine })
 }
 
-fn from_node(file: &str, node: &document::Node, base_dir: &Path) -> Result<Pipeline, Vec<Fault>> {
+/// Where the file lies, and where it is to be used.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    base_dir: &'a Path,
+    machine: &'a dyn Machine,
+}
+
+fn from_node(file: &str, node: &document::Node, place: Place<'_>) -> Result<Pipeline, Vec<Fault>> {
     let faults = Faults::new(file);
-    let pipeline = Item::root(node, &faults).map().map(|reader| read(reader, base_dir));
+    let pipeline = Item::root(node, &faults).map().map(|reader| read(reader, place));
     match pipeline {
         Some(pipeline) if faults.is_empty() => Ok(pipeline),
         _ => Err(faults.into_vec()),
@@ -63,20 +80,20 @@ fn from_node(file: &str, node: &document::Node, base_dir: &Path) -> Result<Pipel
 }
 
 /// What the file says, with stand-ins for what it says wrongly.
-fn read(top: Reader<'_>, base_dir: &Path) -> Pipeline {
+fn read(top: Reader<'_>, place: Place<'_>) -> Pipeline {
     let name = top.required("pipeline").and_then(|item| {
         let text = item.text()?;
         item.checked(names::pipeline(text)).map(|()| text.to_owned())
     });
     let start = top.required("start").and_then(|item| start(&item));
-    let workers = workers(&top, base_dir);
-    let connections = connections::connections(&top, &workers.state_dir, base_dir);
+    let workers = workers(&top, place.base_dir);
+    let connections = connections::connections(&top, &workers.state_dir, place);
     let dead_letters = limits::dead_letters(&top);
     let event = event::event_part(top.optional("event").as_ref());
     let mut drafts = sources::drafts(&top, &event, &dead_letters);
     let tables = tables::tables(&top, &mut drafts);
     let rollups = rollups::rollups(&top, &tables);
-    let sinks = sinks::sinks(&top, &drafts, base_dir);
+    let sinks = sinks::sinks(&top, &drafts, place);
     let audit = limits::audit(&top, name.as_deref().unwrap_or_default(), &drafts, &sinks);
     let (batch, limits) = limits::batch_and_limits(&top);
     let serve = serve(&top);

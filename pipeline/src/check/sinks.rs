@@ -3,13 +3,12 @@
 use document::{Item, Reader, nearest};
 
 use super::connections::{tls, url};
-use super::names;
 use super::setting::{Size, setting, size};
 use super::sources::Draft;
+use super::{Place, names};
 use crate::{AlertSink, GrpcSink, Sinks, defaults};
-use std::path::Path;
 
-pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], base_dir: &Path) -> Sinks {
+pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], place: Place<'_>) -> Sinks {
     let none = Sinks {
         alerts: None,
         grpc: Vec::new(),
@@ -21,7 +20,7 @@ pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], base_dir: &Path) -> 
     let grpc = reader
         .rest()
         .into_iter()
-        .filter_map(|(name, item)| grpc(name, &item, base_dir))
+        .filter_map(|(name, item)| grpc(name, &item, place))
         .collect();
     reader.finish();
     Sinks { alerts, grpc }
@@ -54,7 +53,7 @@ fn alerts(item: &Item<'_>, drafts: &[Draft<'_>]) -> AlertSink {
     }
 }
 
-fn grpc(name: &str, item: &Item<'_>, base_dir: &Path) -> Option<GrpcSink> {
+fn grpc(name: &str, item: &Item<'_>, place: Place<'_>) -> Option<GrpcSink> {
     if let Err(reason) = names::identifier(name) {
         item.fault_at_key(reason);
     }
@@ -75,7 +74,7 @@ fn grpc(name: &str, item: &Item<'_>, base_dir: &Path) -> Option<GrpcSink> {
         // Room for the parts of a range besides its charges.
         |item| size(item, Size(64 << 10)),
     );
-    let tls = tls(&reader, address.as_deref(), base_dir);
+    let tls = tls(&reader, address.as_deref(), place);
     reader.finish();
     Some(GrpcSink {
         name: name.to_owned(),

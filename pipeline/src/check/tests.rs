@@ -439,6 +439,71 @@ connections:
     );
 }
 
+/// A machine that has nothing of what a file names.
+struct Bare;
+
+impl Machine for Bare {
+    fn file(&self, path: &Path) -> Result<(), String> {
+        Err(format!("no file {}", path.display()))
+    }
+    fn secret(&self, secret: &Secret) -> Result<(), String> {
+        Err(format!("no secret {}", secret.file().display()))
+    }
+    fn rules(&self, dir: &Path) -> Result<(), String> {
+        Err(format!("no directory {}", dir.display()))
+    }
+    fn kafka_property(&self, key: &str, value: &str) -> Result<(), String> {
+        Err(format!("no property {key} = {value}"))
+    }
+}
+
+#[test]
+fn what_a_machine_lacks_is_a_fault_beside_those_of_the_text() {
+    let text = format!(
+        "{LEAST}{}",
+        "\
+connections:
+  kafka:
+    brokers: [a:1]
+    tls: {ca_file: ca.pem, cert_file: /c.pem, key_file: ./k.pem}
+    sasl: {mechanism: PLAIN, user: u, password_file: secrets/kafka}
+    properties: {client.rack: eu, client.id: me}
+  registry: {url: 'https://r', user: u, password_file: p, tls: {ca_file: r.pem}}
+  clickhouse: {url: 'https://c', password_file: c, tls: {ca_file: c.pem}}
+  rules: {dir: rules}
+sinks:
+  billing: {grpc: 'https://b', tls: {ca_file: b.pem}}
+batch: {lingre: 40ms}
+"
+    );
+    let base_dir = Path::new("/etc/shop");
+    let place = Place {
+        base_dir,
+        machine: &Bare,
+    };
+    let found = from_node("p.yaml", &parse("p.yaml", &text).unwrap(), place).unwrap_err();
+    insta::assert_snapshot!(printed(&found), @r#"
+    p.yaml:9:20: connections.kafka.tls.ca_file: no file /etc/shop/ca.pem
+    p.yaml:9:39: connections.kafka.tls.cert_file: no file /c.pem
+    p.yaml:9:57: connections.kafka.tls.key_file: no file /etc/shop/k.pem
+    p.yaml:10:54: connections.kafka.sasl.password_file: no secret /etc/shop/secrets/kafka
+    p.yaml:11:18: connections.kafka.properties["client.rack"]: no property client.rack = eu
+    p.yaml:11:35: connections.kafka.properties["client.id"]: `client.id` is set by Sluice: it names the pipeline and the worker
+    p.yaml:12:56: connections.registry.password_file: no secret /etc/shop/p
+    p.yaml:12:74: connections.registry.tls.ca_file: no file /etc/shop/r.pem
+    p.yaml:13:49: connections.clickhouse.password_file: no secret /etc/shop/c
+    p.yaml:13:67: connections.clickhouse.tls.ca_file: no file /etc/shop/c.pem
+    p.yaml:14:16: connections.rules.dir: no directory /etc/shop/rules
+    p.yaml:16:47: sinks.billing.tls.ca_file: no file /etc/shop/b.pem
+    p.yaml:17:9: batch.lingre: the key `lingre` is not known; did you mean `linger`?
+    "#);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("p.yaml");
+    std::fs::write(&file, text.replace("lingre", "linger").replace(", client.id: me", "")).unwrap();
+    load(&file).unwrap_or_else(|faults| panic!("{}", printed(&faults)));
+    assert_eq!(load_on(&file, &Bare).unwrap_err().len(), 11);
+}
+
 #[test]
 fn a_secret_is_read_without_the_line_end_that_editors_add() {
     let dir = tempfile::tempdir().unwrap();
