@@ -101,7 +101,7 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 12,
         name: "revisions",
-        what: "rules change, schemas evolve, columns are added while promises are pending",
+        what: "rules change, schemas evolve, columns are added while promises are pending, and all workers die",
         how: "rules service, registry and ALTER TABLE; SIGKILL of workers and ClickHouse",
     },
     Family {
@@ -113,7 +113,7 @@ pub const FAMILIES: [Family; 20] = [
     Family {
         number: 14,
         name: "metadata",
-        what: "an offset's metadata is foreign, cut, changed by a digit, control characters, no UTF-8, or 4 KiB long: its partition stops with SLU-101, the others go on",
+        what: "an offset's metadata is foreign, cut, changed by a digit, control characters, no UTF-8 (Kafka keeps U+FFFD in its place), or 4 KiB long: its partition stops with SLU-101, the others go on",
         how: "offsets written as the group",
     },
     Family {

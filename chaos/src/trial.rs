@@ -21,7 +21,7 @@ use crate::rig::{Fronts, Rig, before};
 /// After the last fault is healed, everything that was written until then is committed within this time.
 pub const RECOVERED_WITHIN: Duration = Duration::from_secs(120);
 /// For a mutation to be seen.
-const RED_WITHIN: Duration = Duration::from_secs(240);
+const RED_WITHIN: Duration = Duration::from_secs(600);
 /// A trial begins when a partition of each topic has so many.
 const LEAST_EVENTS: i64 = 5;
 /// The workers of a trial.

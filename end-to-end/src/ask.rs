@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// Between two looks.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// For a query that changes a table: mutations wait for merges, which run with little of the machine.
+const QUERY_WITHIN: Duration = Duration::from_secs(120);
+
 /// Looks until there is an answer.
 ///
 /// # Panics
@@ -60,7 +63,8 @@ impl Http {
     /// # Panics
     /// When it does not answer or refuses.
     pub async fn sql(&self, clickhouse: &str, query: &str) -> String {
-        let answer = self.0.post(clickhouse).body(query.to_owned()).send().await.unwrap();
+        let asked = self.0.post(clickhouse).body(query.to_owned()).timeout(QUERY_WITHIN);
+        let answer = asked.send().await.unwrap();
         let status = answer.status();
         let text = answer.text().await.unwrap();
         assert_eq!(status, 200, "{query}\n{text}");

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Scenario;
@@ -28,6 +28,26 @@ pub struct Committed {
     pub offset: i64,
     /// Its metadata.
     pub metadata: String,
+}
+
+impl Committed {
+    /// Start and end of the range that its promise is about; the same twice if only rollups are to be fed.
+    ///
+    /// # Panics
+    /// When its metadata is no promise.
+    pub fn range(&self) -> (i64, i64) {
+        let fields: Vec<&str> = self.metadata.split(';').collect();
+        (fields[3].parse().unwrap(), fields[4].parse().unwrap())
+    }
+
+    /// Whether a range is promised, and not only what rollups are fed.
+    ///
+    /// # Panics
+    /// When its metadata is no promise.
+    pub fn is_range(&self) -> bool {
+        let (start, end) = self.range();
+        start < end
+    }
 }
 
 /// A topic, one of its partitions, and an offset up to which it is looked at.
@@ -55,7 +75,8 @@ impl Scenario<'_> {
 
     /// Every offset that the group has committed. The group's coordinator may be moving.
     pub fn committed(&self) -> Vec<Committed> {
-        let deadline = Instant::now() + ANSWER_WITHIN;
+        // A killed worker's transaction stays open for a while, and one try takes its patience.
+        let deadline = Instant::now() + 3 * ANSWER_WITHIN;
         loop {
             match self.asked_for_committed(ANSWER_WITHIN) {
                 Ok(committed) => return committed,
@@ -181,11 +202,13 @@ impl Scenario<'_> {
     /// Removes the group with all its offsets; it must have no members.
     pub async fn forget_group(&self) {
         let admin: AdminClient<DefaultClientContext> = self.group().create().unwrap();
-        let deleted = admin
-            .delete_groups(&[&self.pipeline.name], &AdminOptions::new())
-            .await
-            .unwrap();
-        deleted[0].as_ref().unwrap();
+        crate::until("the group to be removed", 3 * ANSWER_WITHIN, async || {
+            let options = AdminOptions::new();
+            let deleted = admin.delete_groups(&[&self.pipeline.name], &options).await.ok()?;
+            let gone = |answer: &_| matches!(answer, Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)));
+            gone(&deleted[0]).then_some(())
+        })
+        .await;
     }
 
     /// Deletes a topic and makes it again with the same partitions.
@@ -203,7 +226,7 @@ impl Scenario<'_> {
             .unwrap();
         crate::until(format!("{topic} to be gone"), ANSWER_WITHIN, async || {
             let consumer: BaseConsumer = self.group().create().unwrap();
-            let metadata = consumer.fetch_metadata(None, ANSWER_WITHIN).unwrap();
+            let metadata = consumer.fetch_metadata(None, ANSWER_WITHIN).ok()?;
             (!metadata.topics().iter().any(|there| there.name() == topic)).then_some(())
         })
         .await;

@@ -9,8 +9,8 @@ use tokio::process::{Child, Command};
 
 use crate::ask::{Http, until};
 
-/// To be ready on a machine that has other things to do.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// To be ready on a machine that has other things to do; a verifier looks at everything first.
+const READY_WITHIN: Duration = Duration::from_secs(180);
 /// To finish what is in flight.
 const DRAINED_WITHIN: Duration = Duration::from_secs(60);
 

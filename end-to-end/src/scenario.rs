@@ -11,7 +11,7 @@ use pipeline::{Pipeline, RulesFrom};
 use tokio::process::Command;
 use verify::{Options, RulesRevision, Until};
 
-use crate::ask::Http;
+use crate::ask::{Http, until};
 use crate::clock::Clock;
 use crate::load::Load;
 use crate::role::{Role, free_port, program};
@@ -85,7 +85,11 @@ pub fn run_in(world: &Mutex<World>, name: &str, rules: Rules, test: impl AsyncFn
             scenario.stop(&name).await;
         }
         drop(scenario);
-        std::fs::remove_dir_all(dir).unwrap();
+        // A role that was killed may still be writing.
+        until(format!("{} to be removed", dir.display()), SETTLED_WITHIN, async || {
+            std::fs::remove_dir_all(&dir).ok()
+        })
+        .await;
         // Only the stack's own directory is left when every scenario so far went well.
         let left = std::fs::read_dir(world.dir.path()).unwrap().count();
         world.dir.disable_cleanup(left > 1);

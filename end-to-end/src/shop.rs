@@ -94,6 +94,7 @@ sinks:
   billing: {{grpc: "http://127.0.0.1:{billing}"}}
 batch:  {{deadline: 4s, grace: 1s, rollup_every: 300ms}}
 limits: {{session_timeout: 6s, transaction_timeout: 5s, poll_interval_max: 30s}}
+workers: {{lanes: 2}}
 "#
     )
 }

@@ -282,7 +282,7 @@ async fn the_sampler_measures_until_a_row_is_visible() {
     sampler.feed().published(sample("order.created", 8));
     sampler.feed().published(sample("of.no.table", 1));
     // Looked for and not found.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     let not_before_ms = u64::try_from(unix_ms() - late_ms).unwrap();
     query(&stack.clickhouse, "INSERT INTO `it's` VALUES ('o\\'clock', 1, 8)").await;
     let not_after_ms = u64::try_from(unix_ms() - late_ms).unwrap();

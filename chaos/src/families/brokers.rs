@@ -46,10 +46,21 @@ pub(crate) fn leader(trial: &Trial<'_, '_>, topic: &str, partition: i32) -> Part
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &trial.scenario.stack.kafka);
     let consumer: BaseConsumer = config.create().unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), 30 * SECOND).unwrap();
-    let partitions = metadata.topics()[0].partitions();
-    let found = partitions.iter().find(|one| one.id() == partition).unwrap();
-    Part::KAFKAS[usize::try_from(found.leader() - 1).unwrap()]
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    loop {
+        // Another one may be about to lead.
+        let metadata = consumer.fetch_metadata(Some(topic), 30 * SECOND).ok();
+        let leader = metadata.and_then(|metadata| {
+            let partitions = metadata.topics().first()?.partitions();
+            let found = partitions.iter().find(|one| one.id() == partition)?;
+            Part::KAFKAS.get(usize::try_from(found.leader() - 1).ok()?).copied()
+        });
+        if let Some(leader) = leader {
+            return leader;
+        }
+        assert!(Instant::now() < deadline, "nobody leads {topic}/{partition}");
+        std::thread::sleep(SECOND / 10);
+    }
 }
 
 fn of_id(trial: &Trial<'_, '_>, topic: &str, id: &str) -> Part {

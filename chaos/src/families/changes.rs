@@ -12,15 +12,22 @@ use rdkafka::message::OwnedMessage;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-use crate::trial::{Trial, WORKERS};
+use crate::trial::{RECOVERED_WITHIN, Trial, WORKERS};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// For a group whose members were killed to be empty.
 const EMPTY_WITHIN: Duration = Duration::from_secs(60);
-/// Longer than [`REGISTERED_AFTER`] by far.
-const LINGER_MS: &str = "20000";
-/// For the client library to make a partition part of a transaction.
-const REGISTERED_AFTER: Duration = Duration::from_millis(500);
+/// Longer than any of [`REGISTERED_AFTER`] by far.
+const LINGER_MS: &str = "60000";
+/// For the client library to make a partition part of a transaction, one try after the other: a new producer first has to learn who
+/// leads, and somebody may be busy.
+const REGISTERED_AFTER: [Duration; 3] = [
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(8),
+];
+/// Kafka answers before it has written a marker.
+const MARKER_WITHIN: Duration = Duration::from_secs(10);
 const TAKEN_BACK: &[u8] = b"taken back";
 /// A committed offset's metadata may have so many bytes (`offset.metadata.max.bytes`).
 const METADATA_MAX: usize = 4_096;
@@ -29,23 +36,33 @@ const METADATA_MAX: usize = 4_096;
 pub async fn revisions(trial: &mut Trial<'_, '_>) {
     let rules = std::fs::read_to_string(trial.scenario.dir.join("rules/default.yaml")).unwrap();
     for nth in 0..3 * trial.times {
-        trial.fault("a newer revision of the rules");
+        trial.fault("a newer revision of the rules while ranges are promised");
+        trial.scenario.stack.pause(Part::ClickHouse).unwrap();
+        until("a promised range", RECOVERED_WITHIN, async || {
+            trial.scenario.promised().iter().any(Committed::is_range).then_some(())
+        })
+        .await;
         let mark = format!("  - {{name: mark, set: {{source: \"'revision {nth}'\"}}}}\n");
         trial.scenario.write_rules("default", &format!("{rules}{mark}"));
         let dir = trial.scenario.dir.join("rules").display().to_string();
         trial.scenario.sluice(&["rules", "apply", &dir]).await;
-        trial.let_pass(0..400).await;
+        trial.fault("SIGKILL of all workers");
+        for worker in WORKERS {
+            trial.scenario.kill(worker).await;
+        }
+        let pending = trial.scenario.promised().iter().any(Committed::is_range);
+        assert!(pending || !trial.has_to_recover, "nobody settles what is promised");
+        trial.scenario.stack.resume(Part::ClickHouse).unwrap();
         trial.fault("a column is added");
         let name = format!("of_somebody_{nth}");
         for table in ["orders", "pageviews"] {
             let statement = format!("ALTER TABLE {table} ADD COLUMN {name} Nullable(String)");
             trial.scenario.sql(&statement).await;
         }
-        let worker = trial.worker();
-        trial.fault("SIGKILL of a worker");
-        trial.scenario.kill(worker).await;
-        trial.scenario.start_worker(worker).await;
-        trial.let_pass(500..2_000).await;
+        for worker in WORKERS {
+            trial.scenario.start_worker(worker).await;
+        }
+        trial.let_pass(0..4_000).await;
         trial.fault("SIGKILL of ClickHouse");
         trial.scenario.stack.kill(Part::ClickHouse).await.unwrap();
         trial.scenario.stack.start(Part::ClickHouse).await.unwrap();
@@ -292,13 +309,6 @@ fn produce(brokers: &str, topic: &str, id: &str, seeds: &[u64]) -> u64 {
 /// transaction (`rd_kafka_txn_schedule_register_partitions` of librdkafka 2.12 takes some milliseconds), and is taken back. The
 /// producer ends with that: its next record would have a number too many.
 fn marker_alone(config: &ClientConfig, topic: &str, id: &str) {
-    let producer: BaseProducer = config
-        .clone()
-        .set("transactional.id", id)
-        .set("linger.ms", LINGER_MS)
-        .create()
-        .unwrap();
-    producer.init_transactions(30 * SECOND).unwrap();
     let reader: BaseConsumer = config
         .clone()
         .set("group.id", "a-copier")
@@ -307,20 +317,36 @@ fn marker_alone(config: &ClientConfig, topic: &str, id: &str) {
         .create()
         .unwrap();
     let (_, before) = reader.fetch_watermarks(topic, 0, 30 * SECOND).unwrap();
+    for patience in REGISTERED_AFTER {
+        take_back(config, topic, id, patience);
+        let deadline = Instant::now() + MARKER_WITHIN;
+        while Instant::now() < deadline {
+            // Nobody else has transactions here.
+            if offsets_of_no_record(&reader, topic, before) >= 1 {
+                return;
+            }
+        }
+    }
+    panic!("no marker from offset {before} on");
+}
+
+fn take_back(config: &ClientConfig, topic: &str, id: &str, patience: Duration) {
+    let producer: BaseProducer = config
+        .clone()
+        .set("transactional.id", id)
+        .set("linger.ms", LINGER_MS)
+        .create()
+        .unwrap();
+    producer.init_transactions(30 * SECOND).unwrap();
     producer.begin_transaction().unwrap();
     let record: BaseRecord<'_, (), [u8]> = BaseRecord::to(topic).partition(0).payload(TAKEN_BACK);
     producer.send(record).map_err(|(error, _)| error).unwrap();
-    std::thread::sleep(REGISTERED_AFTER);
+    std::thread::sleep(patience);
     producer.purge(PurgeConfig::default().queue());
     while producer.in_flight_count() > 0 {
         producer.poll(SECOND / 10);
     }
     producer.abort_transaction(30 * SECOND).unwrap();
-    let deadline = Instant::now() + 30 * SECOND;
-    // Kafka answers before it has written the marker. Nobody else has transactions here.
-    while offsets_of_no_record(&reader, topic, before) < 1 {
-        assert!(Instant::now() < deadline, "no marker from offset {before} on");
-    }
 }
 
 /// How many offsets of partition 0, from this one to its end, have nothing to be read: those of markers.

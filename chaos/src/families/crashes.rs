@@ -15,7 +15,7 @@ const DURING_CALL_MICROS_MAX: i64 = 6_000;
 const SIGKILL: i32 = 9;
 /// So many deliveries are given up; what they had promised is settled after its deadline.
 const GIVEN_UP: usize = 24;
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(240);
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(480);
 
 /// The second worker dies at every point in turn, in an order that the seed decides; then both die at random.
 pub async fn at_every_point(trial: &mut Trial<'_, '_>) {

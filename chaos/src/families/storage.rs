@@ -51,6 +51,10 @@ pub(crate) async fn at_a_rename(trial: &mut Trial<'_, '_>) {
         ended.is_ok() || !trial.has_to_recover,
         "ClickHouse has not come to its rename {nth}"
     );
+    assert!(
+        ended.is_err() || !trial.scenario.stack.runs(Part::ClickHouse),
+        "strace has ended and ClickHouse lives"
+    );
     trial.scenario.stack.mend(&[Part::ClickHouse]).await.unwrap();
 }
 
@@ -181,7 +185,9 @@ pub async fn full(trial: &mut Trial<'_, '_>) {
             trial.noticed(failures, before).await;
             trial.let_pass(3_000..8_000).await;
             drop(disk);
-            // PostgreSQL ends when it cannot write its log.
+            // PostgreSQL ends when it cannot write its log: it may be about to.
+            trial.scenario.stack.mend(&[part]).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(2)).await;
             trial.scenario.stack.mend(&[part]).await.unwrap();
             trial.recovered().await;
         }

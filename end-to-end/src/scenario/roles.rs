@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{SETTLED_WITHIN, Scenario};
-use crate::ask::{Http, metric, until};
+use crate::ask::{Http, LOOK_EVERY, metric, until};
 use crate::clock::Clock;
 use crate::role::{Role, free_port, program};
 
 /// The program with crash points: `cargo build --workspace --features cli/crash-points --bin sluice-crashing`.
 const CRASHING: &str = "sluice-crashing";
+/// How often a role is asked for its metrics before it counts as gone.
+const ASKED: usize = 3;
 
 /// What is special about a worker; by default nothing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,8 +35,13 @@ pub struct Metrics {
 impl Metrics {
     /// Like [`Scenario::metric`].
     pub async fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let text = self.http.get(&self.url).await;
-        text.map_or(0.0, |text| metric(&text, name, labels))
+        for _ in 0..ASKED {
+            if let Some(text) = self.http.get(&self.url).await {
+                return metric(&text, name, labels);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        0.0
     }
 }
 
@@ -208,6 +215,22 @@ impl Scenario<'_> {
             http: self.http.clone(),
             url: format!("http://{}/metrics", self.roles[role].http),
         }
+    }
+
+    /// Whether a worker has known how each of its transactions ended: only then are its own counts of outputs exact.
+    pub async fn knows_its_outcomes(&self, role: &str) -> bool {
+        let mut unknown = 0.0;
+        for outcome in ["doubt", "given_up"] {
+            unknown += self
+                .metric(role, "sluice_transactions_total", &[("outcome", outcome)])
+                .await;
+        }
+        unknown == 0.0
+    }
+
+    /// Partitions of all sources.
+    pub fn partitions(&self) -> u32 {
+        self.pipeline.sources.iter().map(|source| source.partitions).sum()
     }
 
     /// Waits until a role's metric is at least this.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use devstack::Part;
 use end_to_end::shop::Rules;
-use end_to_end::{Scenario, run};
+use end_to_end::{Scenario, run, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -29,8 +29,15 @@ async fn away(
     let report = scenario.verified(&[&driven]).await;
     assert_eq!(report.dead_letters, 0, "{report}");
     // It is the worker of the beginning that has lived through it.
-    let committed = scenario.metric("worker-a", "sluice_records_committed_total", &[]).await;
-    assert_eq!(committed, driven.produced as f64);
+    let (committed, produced) = (
+        scenario.metric("worker-a", "sluice_records_committed_total", &[]).await,
+        driven.produced as f64,
+    );
+    let known = scenario.knows_its_outcomes("worker-a").await;
+    assert!(
+        committed == produced || (committed < produced && !known),
+        "{committed} of {produced}"
+    );
 }
 
 /// Scenario: ClickHouse is frozen: connections stay open, inserts get no answer, and some may still land afterwards.
@@ -66,6 +73,15 @@ fn a_killed_billing_service_is_waited_for() {
     });
 }
 
+/// Everything that was written until now is committed.
+async fn committed(scenario: &Scenario<'_>) {
+    let ends = until("the ends of topics", 60 * SECOND, async || scenario.ends().ok()).await;
+    until("everything to be committed", 120 * SECOND, async || {
+        (scenario.behind(&ends).ok()? == 0).then_some(())
+    })
+    .await;
+}
+
 /// Scenario: a worker starts while the registry is down, with the schemas that the one before it has left on disk.
 /// Guarantees: it works as if the registry were there, to the last event.
 #[test]
@@ -75,9 +91,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         let first = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 1)).finished().await;
-        scenario
-            .metric_reaches("worker-a", "sluice_records_committed_total", first.produced as f64)
-            .await;
+        committed(scenario).await;
         scenario.stop("worker-a").await;
 
         let load = scenario.drive(scenario.load_of(500.0, 8 * SECOND, 2));
@@ -86,9 +100,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.stack.kill(Part::Registry).await.unwrap();
         scenario.start_worker("worker-a").await;
         let second = load.finished().await;
-        scenario
-            .metric_reaches("worker-a", "sluice_records_committed_total", second.produced as f64)
-            .await;
+        committed(scenario).await;
 
         scenario.stack.start(Part::Registry).await.unwrap();
         let report = scenario.verified(&[&first, &second]).await;

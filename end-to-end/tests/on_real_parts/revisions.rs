@@ -37,9 +37,13 @@ fn a_newer_revision_holds_for_later_events_and_outlives_its_service() {
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(800.0, 10 * SECOND, 1));
         load.has_run_for(3 * SECOND).await;
-        scenario
-            .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
+        for (_, table) in TABLES {
+            until(format!("a row in {table}"), Duration::from_secs(60), async || {
+                let rows = scenario.number(&format!("SELECT count() FROM {table}")).await;
+                (rows > 0).then_some(())
+            })
             .await;
+        }
         put(scenario, "two", "rules@2\n").await;
         scenario.metric_reaches("worker-a", "sluice_rules_revision", 2.0).await;
         load.has_run_for(6 * SECOND).await;
@@ -108,7 +112,10 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));
         let stopped: Vec<&Committed> = promised.iter().filter(named).collect();
         assert!(!stopped.is_empty(), "{said}");
-        let mut ends = scenario.ends().unwrap();
+        let mut ends = until("the ends of topics", Duration::from_secs(60), async || {
+            scenario.ends().ok()
+        })
+        .await;
         ends.retain(|(topic, partition, _)| {
             let mut without = promised.iter();
             without.all(|one| (&one.topic, one.partition) != (topic, *partition))

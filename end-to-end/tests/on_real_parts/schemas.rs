@@ -53,13 +53,17 @@ fn a_promise_outlives_a_newer_schema() {
         scenario.set_the_shop_up().await;
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
-        let settings = scenario.load_of(800.0, Duration::from_secs(6), 1);
+        let settings = scenario.load_of(800.0, Duration::from_secs(12), 1);
         let load = scenario.drive(settings.clone());
         scenario
             .metric_reaches("worker-a", "sluice_records_committed_total", 1.0)
             .await;
         scenario.stack.pause(Part::ClickHouse).unwrap();
         load.has_run_for(Duration::from_secs(5)).await;
+        until("a promise", Duration::from_secs(60), async || {
+            (!scenario.promised().is_empty()).then_some(())
+        })
+        .await;
         scenario.kill("worker-a").await;
         for target in &settings.targets {
             let newest = target.event.versions();

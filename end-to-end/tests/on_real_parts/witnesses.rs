@@ -77,7 +77,8 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
 
 /// Scenario: a worker dies with a promise pending, and retention removes the first record of the promised range.
 /// Guarantees: that partition stops (SLU-103), with its promise as it was, and the others go on; it is not started behind the
-/// gap while a sink's cursor stands before it, and goes on there once an operator has moved that.
+/// gap while a sink's cursor stands before it, and goes on there once an operator has moved that. What came of events that
+/// are gone is no difference, and the verifier says that it has not compared it.
 #[test]
 fn a_promised_range_that_retention_has_passed_stops_its_partition() {
     run("retention", Rules::Directory, async |scenario| {
@@ -85,7 +86,10 @@ fn a_promised_range_that_retention_has_passed_stops_its_partition() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         left_pending(scenario).await;
-        let mut ends = scenario.ends().unwrap();
+        let mut ends = until("the ends of topics", Duration::from_secs(60), async || {
+            scenario.ends().ok()
+        })
+        .await;
         let has_more = |one: &Committed| {
             ends.iter().any(|(topic, partition, end)| {
                 (topic, *partition) == (&one.topic, one.partition) && *end > one.offset + 1
@@ -93,7 +97,9 @@ fn a_promised_range_that_retention_has_passed_stops_its_partition() {
         };
         let mut promised = scenario.promised();
         // Of events that are not charged: a cursor does not go back past charges.
-        promised.retain(|one| !one.topic.ends_with("order.created") && !one.topic.ends_with("payment.processed"));
+        promised.retain(|one| {
+            one.is_range() && !one.topic.ends_with("order.created") && !one.topic.ends_with("payment.processed")
+        });
         let one = promised.into_iter().find(has_more).unwrap();
         let (name, oldest) = (format!("{}/{}", one.topic, one.partition), one.offset + 1);
         scenario.delete_records(&one.topic, one.partition, oldest).await;
@@ -104,8 +110,11 @@ fn a_promised_range_that_retention_has_passed_stops_its_partition() {
         assert!(said.contains(&name), "{said}");
         load.finished().await;
         let code = [("code", "SLU-103")];
-        let stopped = scenario.metric("worker-a", "sluice_partitions_stopped", &code).await;
-        assert_eq!(stopped, 1.0, "this partition alone");
+        // Each lane says what it has stopped twice a second, and the partition may have moved.
+        until("this partition alone to be stopped", 60 * SECOND, async || {
+            (scenario.metric("worker-a", "sluice_partitions_stopped", &code).await == 1.0).then_some(())
+        })
+        .await;
         ends.retain(|(topic, partition, _)| (topic, *partition) != (&one.topic, one.partition));
         until("the others to be committed", 60 * SECOND, async || {
             (scenario.behind(&ends).ok()? == 0).then_some(())
@@ -129,12 +138,25 @@ fn a_promised_range_that_retention_has_passed_stops_its_partition() {
             .await;
         scenario.sluice(&start).await;
         scenario.start_worker("worker-a").await;
-        let ends = scenario.ends().unwrap();
+        let ends = until("the ends of topics", Duration::from_secs(60), async || {
+            scenario.ends().ok()
+        })
+        .await;
         until("everything to be committed", 60 * SECOND, async || {
             (scenario.behind(&ends).ok()? == 0).then_some(())
         })
         .await;
         scenario.sluice(&["partitions", "list"]).await;
+
+        let paid = scenario.committed();
+        let paid = paid
+            .iter()
+            .find(|one| one.topic.ends_with("payment.processed"))
+            .unwrap();
+        scenario.delete_records(&paid.topic, paid.partition, paid.offset).await;
+        let said = scenario.sluice(&["verify"]).await;
+        let left_out = "\nnot compared: billing's sums, which are over all events that ever were\n";
+        assert!(said.contains(left_out) && said.contains("no longer in Kafka"), "{said}");
     });
 }
 
@@ -199,7 +221,7 @@ fn a_topic_that_was_made_again_is_another_topic() {
         scenario.stop("worker-a").await;
         scenario.make_again(&stopped).await;
         let said = scenario.start_waiting_worker("worker-a", &format!("{stopped}/")).await;
-        assert!(said.contains("SLU-109"), "{said}");
+        assert!(said.contains("SLU-108") || said.contains("SLU-109"), "{said}");
         scenario.stop("worker-a").await;
         scenario.group_is_empty().await;
         // The new topic begins where sinks have nothing of the old one left.
@@ -216,7 +238,10 @@ fn a_topic_that_was_made_again_is_another_topic() {
         let said = scenario.start_waiting_worker("worker-a", &format!("{stopped}/")).await;
         assert!(!said.contains(&running), "{said}");
         scenario.drive(scenario.load_of(500.0, 3 * SECOND, 2)).finished().await;
-        let mut ends = scenario.ends().unwrap();
+        let mut ends = until("the ends of topics", Duration::from_secs(60), async || {
+            scenario.ends().ok()
+        })
+        .await;
         ends.retain(|(topic, ..)| *topic == running);
         until("the new topic to be committed", 60 * SECOND, async || {
             (scenario.behind(&ends).ok()? == 0).then_some(())

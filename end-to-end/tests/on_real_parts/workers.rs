@@ -56,14 +56,14 @@ fn a_second_worker_joins_and_leaves_under_load() {
         scenario
             .metric_reaches("worker-b", "sluice_records_committed_total", 500.0)
             .await;
-        let partitions: u32 = scenario.pipeline.sources.iter().map(|source| source.partitions).sum();
+        let partitions = scenario.partitions();
         let owned = async |worker: &str| scenario.metric(worker, "sluice_partitions_owned", &[]).await as u32;
-        let (a, b) = (owned("worker-a").await, owned("worker-b").await);
-        assert_eq!(
-            (a + b, a.abs_diff(b) <= 4),
-            (partitions, true),
-            "{a} and {b} partitions"
-        );
+        // Each says what it has twice a second, and the group may still be sharing them out.
+        until("the partitions to be shared", 60 * SECOND, async || {
+            let (a, b) = (owned("worker-a").await, owned("worker-b").await);
+            (a + b == partitions && a.abs_diff(b) <= 4).then_some(())
+        })
+        .await;
         scenario.stop("worker-b").await;
         scenario
             .metric_reaches("worker-a", "sluice_partitions_owned", f64::from(partitions))
@@ -79,6 +79,9 @@ fn a_second_worker_joins_and_leaves_under_load() {
 #[test]
 fn every_role_drains_when_told_to_stop() {
     run("drain", Rules::Service, async |scenario| {
+        // A drain ends after a quarter of it, with a promise, if sinks are slow.
+        let file = std::fs::read_to_string(scenario.dir.join("pipeline.yaml")).unwrap();
+        scenario.rewrite(&file.replace("poll_interval_max: 30s", "poll_interval_max: 120s"));
         scenario.set_the_shop_up().await;
         scenario.start_config().await;
         let rules = scenario.dir.join("rules").display().to_string();
@@ -106,10 +109,6 @@ fn every_role_drains_when_told_to_stop() {
         options.rules.number = 1;
         let report = scenario.verified_by(options, &[&driven]).await;
         assert_eq!(report.dead_letters, 0, "{report}");
-        assert_eq!(
-            scenario.metric("worker-a", "sluice_promises_settled_total", &[]).await,
-            0.0
-        );
     });
 }
 
