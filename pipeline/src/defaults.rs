@@ -10,7 +10,7 @@ pub(crate) const LINGER: Duration = Duration::from_millis(40);
 pub(crate) const AGE_MAX: Duration = Duration::from_millis(500);
 /// A rollup by the minute that is a few seconds behind is current; feeding it costs as much as several inserts into its table.
 pub(crate) const ROLLUP_EVERY: Duration = Duration::from_secs(5);
-/// From here on ClickHouse's cost a row falls only slowly (DESIGN section 1).
+/// From here on ClickHouse's cost a row falls only slowly.
 pub(crate) const ROWS: usize = 5000;
 /// A block of ClickHouse's own default size: larger ones are split, which would break their token's meaning.
 pub(crate) const ROWS_MAX: usize = 65_536;
@@ -46,7 +46,7 @@ pub(crate) const POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 /// Dashboards over a year need the same month of the year before.
 pub(crate) const KEEP_MONTHS: u32 = 13;
-/// ClickHouse's own for replicated tables. A token is a belt, not the proof (DESIGN 5.6).
+/// ClickHouse's own for replicated tables. A token is a belt, not the proof.
 pub(crate) const DEDUP_WINDOW: u32 = 10_000;
 /// Enough for two workers of four lanes; a topic's partitions can be added to but never taken away.
 pub(crate) const PARTITIONS: u32 = 8;

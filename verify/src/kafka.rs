@@ -200,8 +200,10 @@ impl Log {
                     return Ok(committed.collect());
                 }
                 Err(error) if Instant::now() > deadline => {
-                    let asking = format!("asking for the group's offsets of {topic}");
-                    return Err(unanswered(&self.brokers, asking)(error));
+                    return Err(failed(format!(
+                        "asking {} for the group's offsets of {topic}, on which a transaction may still be open",
+                        self.brokers
+                    ))(error));
                 }
                 Err(_) => std::thread::sleep(SETTLING_PAUSE),
             }

@@ -154,7 +154,7 @@ fn left_out(pipeline: &Pipeline, options: &Options, settled: bool, gone: &[Gone]
     let mut left_out = Vec::new();
     if let Some(first) = gone.first() {
         left_out.push(format!(
-            "what came of events that are no longer in Kafka, of {} partitions ({}/{} begins at {})",
+            "what came of events before those of which the log and the audit tell, of {} partitions ({}/{} before {})",
             gone.len(),
             first.topic,
             first.partition,
@@ -257,6 +257,7 @@ impl Bench {
         handle: &Handle,
         mut position: Position,
     ) -> Result<Judged, Error> {
+        let first_round = position.is_beginning();
         let log = Log::connect(self.pipeline.connections.kafka.as_ref(), &self.options)?;
         settle(&log, &self.pipeline, self.options.until)?;
         let mut ledgers = Ledgers::new(&self.pipeline, self.options.examples_max);
@@ -315,7 +316,10 @@ impl Bench {
             })?;
             judge_chunk(&mut judge, (&mut registry, handle), chunk, &rules, &mut ledgers)?;
         }
-        let gone = self.gone(&log, audit, &ranges)?;
+        let gone = match first_round {
+            true => self.untold(&log, audit, &ranges)?,
+            false => Vec::new(),
+        };
         let counting = counts::compare(&self.pipeline, audit, &ranges, &ledgers, self.options.examples_max);
         let verified = Verified::new(ranges);
         for (topic, before) in outputs.iter().zip(&before) {
@@ -380,14 +384,14 @@ impl Bench {
     }
 
     /// The partitions of which the log, or the audit that could tell, does not go back to where the pipeline has begun.
-    fn gone(&self, log: &Log, audit: &Audit, ranges: &[(String, Vec<Range>)]) -> Result<Vec<Gone>, Error> {
+    fn untold(&self, log: &Log, audit: &Audit, ranges: &[(String, Vec<Range>)]) -> Result<Vec<Gone>, Error> {
         let audited = log.whole(&self.pipeline.audit.topic)?;
         let audited = audited.iter().all(|range| range.start == 0);
         let mut gone = Vec::new();
         for (topic, ranges) in ranges {
             for range in ranges {
                 let first = audit.first(topic, range.partition);
-                if !is_whole(self.pipeline.start, audited, first, range.start) {
+                if !is_whole(self.pipeline.start, audited.then_some(first), range) {
                     gone.push(Gone {
                         topic: topic.clone(),
                         partition: range.partition,
@@ -476,11 +480,16 @@ impl Bench {
     }
 }
 
-/// Whether the pipeline has begun a partition at or after the first offset of it that is looked at. `first`: the audit's, of which
-/// nothing was removed if `audited`.
-fn is_whole(start: Start, audited: bool, first: Option<i64>, looked_at: i64) -> bool {
-    let by_audit = audited && first.is_none_or(|first| first >= looked_at);
-    by_audit || (start == Start::Earliest && looked_at == 0)
+/// Whether the pipeline has begun a partition where it is looked at. `audited`: the audit's first offset, `None` if something of the
+/// audit was removed.
+fn is_whole(start: Start, audited: Option<Option<i64>>, looked_at: &Range) -> bool {
+    let by_audit = match audited {
+        Some(Some(first)) => first == looked_at.start,
+        // Another audit topic, or one that was made again, if there is something to look at.
+        Some(None) => looked_at.start == looked_at.end,
+        None => false,
+    };
+    by_audit || (start == Start::Earliest && looked_at.start == 0)
 }
 
 /// What a round takes of one source topic.
@@ -544,20 +553,27 @@ mod tests {
 
     #[test]
     fn a_log_is_whole_if_the_pipeline_has_not_begun_before_it() {
-        // (start, nothing of the audit was removed, its first offset, where it is looked at)
-        for (start, audited, first, looked_at, whole) in [
-            (Start::Earliest, true, Some(0), 0, true),
-            (Start::Earliest, false, Some(7), 0, true),
-            (Start::Earliest, true, Some(0), 5, false),
-            (Start::Earliest, true, Some(5), 5, true),
-            (Start::Earliest, false, Some(5), 5, false),
-            (Start::Earliest, true, None, 5, true),
-            (Start::Latest, true, Some(5), 5, true),
-            (Start::Latest, false, Some(5), 5, false),
-            (Start::At(1), true, Some(5), 9, false),
+        // (start, the audit's first offset, where it is looked at, whether there is something)
+        for (start, audited, looked_at, empty, whole) in [
+            (Start::Earliest, Some(Some(0)), 0, false, true),
+            (Start::Earliest, None, 0, false, true),
+            (Start::Earliest, Some(Some(0)), 5, false, false),
+            (Start::Earliest, Some(Some(5)), 5, false, true),
+            (Start::Earliest, Some(Some(9)), 5, false, false),
+            (Start::Earliest, None, 5, false, false),
+            (Start::Earliest, Some(None), 5, true, true),
+            (Start::Earliest, Some(None), 5, false, false),
+            (Start::Latest, Some(Some(5)), 5, false, true),
+            (Start::Latest, None, 5, false, false),
+            (Start::At(1), Some(Some(5)), 9, false, false),
         ] {
-            let found = is_whole(start, audited, first, looked_at);
-            assert_eq!(found, whole, "{start:?} {audited} {first:?} {looked_at}");
+            let range = Range {
+                partition: 0,
+                start: looked_at,
+                end: looked_at + i64::from(!empty),
+            };
+            let found = is_whole(start, audited, &range);
+            assert_eq!(found, whole, "{start:?} {audited:?} {range:?}");
         }
     }
 }

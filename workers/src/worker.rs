@@ -113,7 +113,7 @@ impl Surroundings for Worker {
                     Err(error @ (RegistryError::Unknown { .. } | RegistryError::Unusable { .. })) => {
                         return Err(error.to_string());
                     }
-                    // Down, or refusing us: that says nothing about the event. Wait (DESIGN 5.12).
+                    // Down, or refusing us: that says nothing about the event. Wait.
                     Err(error) => tracing::warn!(id, %error, "waiting for a schema"),
                 }
                 tokio::time::sleep(TRY_EVERY).await;
@@ -145,7 +145,7 @@ impl Surroundings for Worker {
                             }
                         }
                     }
-                    // That says nothing about the event. Wait (DESIGN 5.12).
+                    // That says nothing about the event. Wait.
                     Err(error) => tracing::warn!(subject, %error, "waiting for the versions of a subject"),
                 }
                 if asked >= self.pipeline.dead_letters.attempts.max(BELONGS_ASKED) {

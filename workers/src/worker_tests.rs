@@ -67,7 +67,6 @@ fn a_property_that_sluice_sets_is_refused_in_the_file_or_taken_from_it() {
         "debug",
         "fetch.message.max.bytes",
         "fetch.min.bytes",
-        "fetch.wait.max.ms",
         "queued.max.messages.kbytes",
         "queued.min.messages",
     ];

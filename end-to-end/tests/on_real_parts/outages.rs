@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use devstack::Part;
 use end_to_end::shop::Rules;
-use end_to_end::{Scenario, run, until};
+use end_to_end::{Scenario, run};
+
+use crate::stops::flowing;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -73,15 +75,6 @@ fn a_killed_billing_service_is_waited_for() {
     });
 }
 
-/// Everything that was written until now is committed.
-async fn committed(scenario: &Scenario<'_>) {
-    let ends = until("the ends of topics", 60 * SECOND, async || scenario.ends().ok()).await;
-    until("everything to be committed", 120 * SECOND, async || {
-        (scenario.behind(&ends).ok()? == 0).then_some(())
-    })
-    .await;
-}
-
 /// Scenario: a worker starts while the registry is down, with the schemas that the one before it has left on disk.
 /// Guarantees: it works as if the registry were there, to the last event.
 #[test]
@@ -91,7 +84,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         let first = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 1)).finished().await;
-        committed(scenario).await;
+        flowing(scenario).await;
         scenario.stop("worker-a").await;
 
         let load = scenario.drive(scenario.load_of(500.0, 8 * SECOND, 2));
@@ -100,7 +93,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.stack.kill(Part::Registry).await.unwrap();
         scenario.start_worker("worker-a").await;
         let second = load.finished().await;
-        committed(scenario).await;
+        flowing(scenario).await;
 
         scenario.stack.start(Part::Registry).await.unwrap();
         let report = scenario.verified(&[&first, &second]).await;

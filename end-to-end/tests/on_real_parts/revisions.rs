@@ -106,7 +106,7 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         scenario.mutation = Some("impure-rules");
         scenario.start_worker("worker-a").await;
         scenario.mutation = None;
-        left_pending(scenario).await;
+        left_pending(scenario, Committed::is_range).await;
         let promised = scenario.promised();
         let said = scenario.start_stopped_worker("worker-a", "SLU-102").await;
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));

@@ -5,6 +5,8 @@ use std::time::Duration;
 use end_to_end::shop::Rules;
 use end_to_end::{run, until};
 
+use crate::stops::replaced;
+
 /// For readable times.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -80,8 +82,8 @@ fn a_second_worker_joins_and_leaves_under_load() {
 fn every_role_drains_when_told_to_stop() {
     run("drain", Rules::Service, async |scenario| {
         // A drain ends after a quarter of it, with a promise, if sinks are slow.
-        let file = std::fs::read_to_string(scenario.dir.join("pipeline.yaml")).unwrap();
-        scenario.rewrite(&file.replace("poll_interval_max: 30s", "poll_interval_max: 120s"));
+        let patient = replaced(scenario, "poll_interval_max: 30s", "poll_interval_max: 120s");
+        scenario.rewrite(&patient);
         scenario.set_the_shop_up().await;
         scenario.start_config().await;
         let rules = scenario.dir.join("rules").display().to_string();

@@ -318,7 +318,7 @@ impl Group {
 
     /// For `send_offsets_to_transaction`. `None` while the lane is no member: then nothing may be committed.
     pub fn metadata(&self) -> Option<ConsumerGroupMetadata> {
-        // A generation below zero with an empty member id would pass the broker unfenced (DESIGN 5.3). The client's own
+        // A generation below zero with an empty member id would pass the broker unfenced. The client's own
         // thread may change it meanwhile: what is handed out has the generation that was seen before and after it.
         let before = self.generation()?;
         let metadata = self.consumer.group_metadata()?;

@@ -78,7 +78,7 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     unless_told(&mut config, connection, "fetch.message.max.bytes", "1048576");
     // An answer for every few records costs broker and worker more than the records themselves; 20 ms are half of
     // `linger`, which a batch waits anyway.
-    unless_told(&mut config, connection, "fetch.wait.max.ms", "20");
+    config.set("fetch.wait.max.ms", "20");
     unless_told(&mut config, connection, "fetch.min.bytes", "65536");
     // The default of 1000 ms stalls a partition for a second after its queue was full.
     config.set("fetch.queue.backoff.ms", "10");

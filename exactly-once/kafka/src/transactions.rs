@@ -77,7 +77,7 @@ pub enum Answer {
 #[derive(Default)]
 struct Heard {
     /// A connection broke: librdkafka sends requests that had no answer again, and the first copy may still be under way. One that
-    /// ends a transaction would end a later one (DESIGN 5.16).
+    /// ends a transaction would end a later one.
     broken: AtomicBool,
 }
 

@@ -71,6 +71,10 @@ const OWNED: &[(&str, &str)] = &[
         "a partition would stall each time its queue was full",
     ),
     ("fetch.error.backoff.ms", "a partition that has moved is found at once"),
+    (
+        "fetch.wait.max.ms",
+        "a question that waits longer than idle connections live would never be answered; use `fetch.min.bytes`",
+    ),
     ("max.partition.fetch.bytes", "use `fetch.message.max.bytes`"),
     ("linger.ms", "a transaction is what travels together; use `batch`"),
     (

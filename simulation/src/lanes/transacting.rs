@@ -47,7 +47,7 @@ pub(crate) struct Transactor {
     stage: Stage,
     number: u64,
     asked_ms: i64,
-    /// A request may have been sent twice: after this transaction the producer is made anew (DESIGN 5.16).
+    /// A request may have been sent twice: after this transaction the producer is made anew.
     broken: bool,
     work: Option<Work>,
     hangs_until_ms: i64,

@@ -59,12 +59,11 @@ impl LaneLoop {
                 *lag.entry(partition.topic).or_default() += (high - flow.start).max(0) + in_flight as i64;
             }
         }
-        for (topic, lag) in lag {
-            let topic = self.model.pipeline.sources[usize::from(topic)].topic.clone();
-            metrics
-                .lag
-                .get_or_create(&vec![("topic", topic), ("lane", self.settings.slot.clone())])
-                .set(lag);
+        // Of every topic: one whose last partition has gone elsewhere has no lag here.
+        for (topic, source) in (0_u16..).zip(&self.model.pipeline.sources) {
+            let labels = vec![("topic", source.topic.clone()), ("lane", self.settings.slot.clone())];
+            let lag = lag.get(&topic).copied().unwrap_or(0);
+            metrics.lag.get_or_create(&labels).set(lag);
         }
     }
 }

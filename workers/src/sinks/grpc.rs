@@ -118,7 +118,7 @@ impl Sinks {
         (largest.0 + PART_HEAD > fits(sink)).then_some((&sink.settings.name, largest.1))
     }
 
-    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log (DESIGN 5.15).
+    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log.
     fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
         let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
         let begins: BTreeSet<Partition> = begins.map(|(partition, _)| *partition).collect();
