@@ -320,6 +320,9 @@ fn client_config(settings: &Settings) -> ClientConfig {
         .set("bootstrap.servers", &settings.brokers)
         .set("client.id", "sluice-drive")
         .set("enable.idempotence", "true")
+        // With more, librdkafka writes some records twice when a partition's leader moves: it makes a new epoch for those in flight
+        // (github.com/confluentinc/librdkafka/issues/4953), and the log would not be what the report says.
+        .set("max.in.flight.requests.per.connection", "1")
         .set("compression.codec", "lz4")
         // librdkafka sends a request for each partition: with the default of 5 ms the broker is busy with requests.
         .set("linger.ms", "15")
