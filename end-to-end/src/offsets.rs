@@ -9,11 +9,12 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::Scenario;
-use crate::ask::LOOK_EVERY;
+use crate::ask::{LOOK_EVERY, until};
 
 pub(crate) const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 /// Whoever looks again and again asks another node soon when one is dead.
 const LOOKED_WITHIN: Duration = Duration::from_secs(4);
+const FLOWED_WITHIN: Duration = Duration::from_secs(60);
 /// Fields of metadata that holds a promise.
 const PROMISE_FIELDS: usize = 16;
 
@@ -116,6 +117,33 @@ impl Scenario<'_> {
             }
         }
         Ok(ends)
+    }
+
+    /// The same, once Kafka answers.
+    ///
+    /// # Panics
+    /// When it doesn't within a minute.
+    pub async fn ends_now(&self) -> Vec<End> {
+        until("the ends of topics", FLOWED_WITHIN, async || self.ends().ok()).await
+    }
+
+    /// Returns once everything below these is committed.
+    ///
+    /// # Panics
+    /// When it isn't within two minutes.
+    pub async fn committed_up_to(&self, ends: &[End]) {
+        until("everything to be committed", 2 * FLOWED_WITHIN, async || {
+            (self.behind(ends).ok()? == 0).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns once everything that was written until now is committed.
+    ///
+    /// # Panics
+    /// When it isn't within two minutes.
+    pub async fn flowed(&self) {
+        self.committed_up_to(&self.ends_now().await).await;
     }
 
     /// How many offsets below these the group has not committed. Fails while Kafka does not answer.

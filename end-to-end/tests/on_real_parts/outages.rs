@@ -6,8 +6,6 @@ use devstack::Part;
 use end_to_end::shop::Rules;
 use end_to_end::{Scenario, run};
 
-use crate::stops::flowing;
-
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The load of an outage from its second second to its twelfth.
@@ -84,7 +82,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.start_billing().await;
         scenario.start_worker("worker-a").await;
         let first = scenario.drive(scenario.load_of(500.0, 2 * SECOND, 1)).finished().await;
-        flowing(scenario).await;
+        scenario.flowed().await;
         scenario.stop("worker-a").await;
 
         let load = scenario.drive(scenario.load_of(500.0, 8 * SECOND, 2));
@@ -93,7 +91,7 @@ fn a_worker_starts_from_its_snapshot_while_the_registry_is_down() {
         scenario.stack.kill(Part::Registry).await.unwrap();
         scenario.start_worker("worker-a").await;
         let second = load.finished().await;
-        flowing(scenario).await;
+        scenario.flowed().await;
 
         scenario.stack.start(Part::Registry).await.unwrap();
         let report = scenario.verified(&[&first, &second]).await;

@@ -112,18 +112,12 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));
         let stopped: Vec<&Committed> = promised.iter().filter(named).collect();
         assert!(!stopped.is_empty(), "{said}");
-        let mut ends = until("the ends of topics", Duration::from_secs(60), async || {
-            scenario.ends().ok()
-        })
-        .await;
+        let mut ends = scenario.ends_now().await;
         ends.retain(|(topic, partition, _)| {
             let mut without = promised.iter();
             without.all(|one| (&one.topic, one.partition) != (topic, *partition))
         });
-        until("the others to be committed", 60 * SECOND, async || {
-            (scenario.behind(&ends).ok()? == 0).then_some(())
-        })
-        .await;
+        scenario.committed_up_to(&ends).await;
         let committed = scenario.committed();
         for one in stopped {
             assert!(committed.contains(one), "its promise is pending still: {one:?}");
