@@ -1,12 +1,12 @@
 //! `sluice rules check|apply|test`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use pipeline::{Pipeline, RulesFrom, Tls};
+use pipeline::{Pipeline, RulesFrom};
 use proto::config::v1::{Document, PutRulesRequest};
 use rules::Catalog;
-use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+use workers::endpoint::certificates;
 
 use crate::{Common, Failure, target};
 
@@ -135,19 +135,6 @@ async fn test(args: &RulesArgs) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::Found) }
 }
 
-/// What the client of the rules service is to trust and to show.
-fn certificates(tls: &Tls) -> Result<ClientTlsConfig, Failure> {
-    let read = |file: &Path| std::fs::read(file).map_err(|error| format!("{} can't be read: {error}", file.display()));
-    let mut config = ClientTlsConfig::new();
-    if let Some(file) = &tls.ca_file {
-        config = config.ca_certificate(Certificate::from_pem(read(file)?));
-    }
-    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
-    }
-    Ok(config)
-}
-
 async fn apply(args: &RulesArgs) -> Result<(), Failure> {
     let pipeline = target::load(&args.common).await?;
     let RulesFrom::Service { url, tls } = &pipeline.connections.rules else {
@@ -157,7 +144,11 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
         ));
     };
     let documents = documents(args, &pipeline)?;
-    let tls = tls.as_ref().map(certificates).transpose()?;
+    let tls = tls
+        .as_ref()
+        .map(certificates)
+        .transpose()
+        .map_err(|error| error.to_string())?;
     let client = config_service::client::Client::new(url, tls)?;
     let request = PutRulesRequest {
         pipeline: pipeline.name.clone(),

@@ -42,6 +42,7 @@ pub fn http(part: &'static str, tls: Option<&Tls>) -> Result<reqwest::Client, Er
     }
     if let Some((cert, key)) = tls.and_then(|tls| tls.cert_file.as_ref().zip(tls.key_file.as_ref())) {
         let mut pem = std::fs::read(cert).map_err(|error| bad(format!("{}: {error}", cert.display())))?;
+        pem.push(b'\n');
         pem.extend(std::fs::read(key).map_err(|error| bad(format!("{}: {error}", key.display())))?);
         builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| bad(error.to_string()))?);
     }

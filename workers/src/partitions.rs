@@ -10,6 +10,7 @@ use pipeline::Pipeline;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::endpoint::EndpointError;
 use crate::metrics::Metrics;
 use crate::model::tables_of;
 use crate::records::rfc3339;
@@ -108,9 +109,9 @@ pub enum PartitionsError {
     /// The pipeline file lacks an address, or a secret cannot be read.
     #[error(transparent)]
     Worker(#[from] WorkerError),
-    /// A gRPC sink's address is unusable.
-    #[error("gRPC sink: {0}")]
-    Endpoint(#[from] tonic::transport::Error),
+    /// A gRPC sink's address or certificates are unusable.
+    #[error("a gRPC sink: {0}")]
+    Endpoint(#[from] EndpointError),
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] exactly_once_kafka::Error),

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tonic::transport::Channel;
 
+use crate::endpoint::{EndpointError, endpoint};
+
 /// How often a directory of rules is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -37,9 +39,9 @@ pub enum RulebookError {
     /// The documents have faults; all of them are listed.
     #[error("the rules have {} fault(s):\n{}", .0.len(), list(.0))]
     Faults(Vec<document::Fault>),
-    /// The pipeline file's address cannot be used.
-    #[error("the rules service's address: {0}")]
-    Address(tonic::transport::Error),
+    /// The pipeline file's address or certificates cannot be used.
+    #[error("the rules service: {0}")]
+    Address(EndpointError),
 }
 
 fn list(faults: &[document::Fault]) -> String {
@@ -81,7 +83,7 @@ impl Rulebook {
         let state = state_dir.join("rules");
         let client = match &from {
             RulesFrom::Service { url, tls } => {
-                let endpoint = crate::endpoint::endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
+                let endpoint = endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
                 let client = ConfigClient::new(endpoint.connect_lazy());
                 Some(client.max_decoding_message_size(usize::MAX))
             }

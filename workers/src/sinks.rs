@@ -24,6 +24,7 @@ pub use self::clock::{SinkClock, unix_ms};
 pub use self::feedings::Unfed;
 use self::feedings::{Fed, note_refusals, together};
 use self::grpc::Grpc;
+use crate::endpoint::EndpointError;
 use crate::guard::{Guard, Requests};
 use crate::metrics::Metrics;
 use crate::settle::NO_SUCH_ROLLUP;
@@ -104,7 +105,7 @@ impl Sinks {
         clickhouse: Client,
         health: serve::Health,
         metrics: Arc<Metrics>,
-    ) -> Result<Sinks, tonic::transport::Error> {
+    ) -> Result<Sinks, EndpointError> {
         let grpc = pipeline.sinks.grpc.iter().map(Grpc::new).collect::<Result<_, _>>()?;
         Ok(Sinks {
             pipeline,

@@ -16,6 +16,7 @@ use registry_cache::{Error as RegistryError, Registry, Schema};
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use crate::endpoint::EndpointError;
 use crate::lane::{Inbox, LaneLoop, LaneSettings, Shared, Surroundings};
 use crate::metrics::Metrics;
 use crate::model::{Model, ModelFault};
@@ -74,9 +75,9 @@ pub enum WorkerError {
     /// ClickHouse's settings.
     #[error(transparent)]
     ClickHouse(#[from] clickhouse_sink::Error),
-    /// A gRPC sink's address.
-    #[error("a gRPC sink's address: {0}")]
-    Address(#[from] tonic::transport::Error),
+    /// A gRPC sink's address or certificates.
+    #[error("a gRPC sink: {0}")]
+    Endpoint(#[from] EndpointError),
     /// The metrics port.
     #[error(transparent)]
     Serve(#[from] serve::Error),

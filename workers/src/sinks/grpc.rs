@@ -13,6 +13,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{Delivery, RETRY_FIRST, RETRY_MAX, Sinks};
+use crate::endpoint::{EndpointError, endpoint};
 use crate::records::charges_digest;
 use crate::transform::Outputs;
 
@@ -43,8 +44,8 @@ pub(super) struct Grpc {
 
 impl Grpc {
     /// Connects lazily.
-    pub(super) fn new(settings: &GrpcSink) -> Result<Grpc, tonic::transport::Error> {
-        let endpoint = crate::endpoint::endpoint(&settings.url, settings.tls.as_ref())?;
+    pub(super) fn new(settings: &GrpcSink) -> Result<Grpc, EndpointError> {
+        let endpoint = endpoint(&settings.url, settings.tls.as_ref())?;
         let client = DeliveryClient::new(endpoint.connect_lazy())
             .max_encoding_message_size(settings.message_bytes_max)
             .max_decoding_message_size(settings.message_bytes_max);
