@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Between two questions to a service that is away.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);
 
-/// As a worker keeps it in its state directory: `rules/NUMBER-DIGEST.json`, the digest in 16 hexadecimal digits.
+/// As a worker keeps it in its state directory: `rules/PIPELINE/NUMBER-DIGEST.json`, the digest in 16 hexadecimal digits.
 #[derive(Deserialize)]
 struct Kept {
     number: u64,
@@ -85,7 +85,7 @@ async fn named(
     service: Option<&ConfigClient<Channel>>,
     (number, digest): RulesId,
 ) -> Option<RulesRevision> {
-    if let Some(documents) = kept(&pipeline.workers.state_dir, (number, digest)) {
+    if let Some(documents) = kept(pipeline, (number, digest)) {
         return Some(RulesRevision { number, documents });
     }
     match (&pipeline.connections.rules, service) {
@@ -132,8 +132,9 @@ async fn ask(
 }
 
 /// What a worker has kept of a revision. A file that is not what its name says is passed over.
-fn kept(state_dir: &Path, (number, digest): RulesId) -> Option<Vec<(String, String)>> {
-    let file = state_dir.join("rules").join(format!("{number}-{digest:016x}.json"));
+fn kept(pipeline: &Pipeline, (number, digest): RulesId) -> Option<Vec<(String, String)>> {
+    let folder = pipeline.workers.state_dir.join("rules").join(&pipeline.name);
+    let file = folder.join(format!("{number}-{digest:016x}.json"));
     let kept: Kept = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
     ((kept.number, kept.digest) == (number, digest)).then_some(kept.documents)
 }

@@ -80,7 +80,7 @@ pub struct Rulebook {
 impl Rulebook {
     /// Asks nobody yet, and writes nothing.
     pub fn open(from: RulesFrom, pipeline: &str, state_dir: &Path) -> Result<Rulebook, RulebookError> {
-        let state = state_dir.join("rules");
+        let state = state_dir.join("rules").join(pipeline);
         let client = match &from {
             RulesFrom::Service { url, tls } => {
                 let endpoint = endpoint(url, tls.as_ref()).map_err(RulebookError::Address)?;
@@ -267,8 +267,9 @@ impl Rulebook {
         write(&path).map_err(|error| RulebookError::Disk { path, error })
     }
 
+    /// The newest of the service's that was kept. Documents with number 0 are of a directory that the pipeline had before.
     fn kept_newest(&self) -> Option<Kept> {
-        read(&self.state.join("newest.json"))
+        read(&self.state.join("newest.json")).filter(|kept| kept.number > 0 || kept.documents.is_empty())
     }
 }
 
@@ -297,4 +298,39 @@ pub fn directory(dir: &Path) -> Result<Documents, RulebookError> {
     }
     documents.sort();
     Ok(documents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn book(pipeline: &str, state_dir: &Path) -> Rulebook {
+        let from = RulesFrom::Service {
+            url: "http://127.0.0.1:1".into(),
+            tls: None,
+        };
+        Rulebook::open(from, pipeline, state_dir).unwrap()
+    }
+
+    fn kept(number: u64, documents: &[(&str, &str)]) -> Kept {
+        let text = |(file, text): &(&str, &str)| ((*file).to_owned(), (*text).to_owned());
+        Kept {
+            number,
+            digest: 7,
+            documents: documents.iter().map(text).collect(),
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_begins_with_the_rules_of_another_pipeline_or_of_a_directory() {
+        let state = tempfile::tempdir().unwrap();
+        let (shop, farm) = (book("shop", state.path()), book("farm", state.path()));
+        let newest = |book: &Rulebook| book.kept_newest().map(|kept| kept.number);
+        shop.keep(&kept(3, &[("all.yaml", "rules: []")])).unwrap();
+        assert_eq!((newest(&shop), newest(&farm)), (Some(3), None));
+        farm.keep(&kept(0, &[("rules/all.yaml", "rules: []")])).unwrap();
+        assert_eq!(newest(&farm), None);
+        farm.keep(&kept(0, &[])).unwrap();
+        assert_eq!((newest(&shop), newest(&farm)), (Some(3), Some(0)));
+    }
 }

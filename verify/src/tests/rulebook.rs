@@ -102,8 +102,10 @@ async fn a_service_is_asked_for_the_newest_and_for_the_one_that_is_named() {
 #[tokio::test]
 async fn what_a_worker_has_kept_comes_first_if_it_is_what_its_name_says() {
     let state = tempfile::tempdir().unwrap();
-    std::fs::create_dir(state.path().join("rules")).unwrap();
-    let keep = |name: &str, text: &str| std::fs::write(state.path().join("rules").join(name), text).unwrap();
+    let pipeline = pipeline(service().await, state.path());
+    let folder = state.path().join("rules").join(&pipeline.name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let keep = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
     keep(
         "4-00000000000000ff.json",
         r#"{"number": 4, "digest": 255, "documents": [["a.yaml", "kept"]]}"#,
@@ -113,7 +115,6 @@ async fn what_a_worker_has_kept_comes_first_if_it_is_what_its_name_says() {
         r#"{"number": 4, "digest": 255, "documents": []}"#,
     );
     keep("6-00000000000000ff.json", "{");
-    let pipeline = pipeline(service().await, state.path());
     let revisions = Revisions::of(&pipeline).unwrap();
     assert_eq!(revisions.ask((4, 255)).await, Some(revision(4, &[("a.yaml", "kept")])));
     for number in [5, 6] {
