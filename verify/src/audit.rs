@@ -148,6 +148,12 @@ impl Audit {
         ranges.first().map(|range| range.start)
     }
 
+    /// Where the last range ends.
+    pub fn end(&self, topic: &str, partition: i32) -> Option<i64> {
+        let ranges = self.ranges.get(&(topic.to_owned(), partition))?;
+        ranges.iter().map(|range| range.end).max()
+    }
+
     fn take(&mut self, value: &[u8], pipeline: &str, at: &dyn Fn() -> String) -> Result<(), Error> {
         let wrong = |reason: String| Error::Audit { at: at(), reason };
         let record: Record = serde_json::from_slice(value).map_err(|error| wrong(error.to_string()))?;

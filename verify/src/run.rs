@@ -79,6 +79,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
         verified,
         unread,
         gone,
+        set_back,
         event_ids,
         position,
     } = task.await.map_err(|error| Error::Ended(error.to_string()))??;
@@ -111,7 +112,7 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
     // Both are over everything that ever was; and while rows arrive, a summary and its raw table can't be read at one moment.
     options.usage &= settled && gone.is_empty() && options.from.is_empty();
     if !bounded {
-        report.left_out = left_out(pipeline, &options, settled, &gone);
+        report.left_out = left_out(pipeline, &options, settled, &gone, &set_back);
     }
     let mut examples = Vec::new();
     let mut extra = Vec::new();
@@ -150,8 +151,15 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
 }
 
 /// What a reader of the report could take for compared.
-fn left_out(pipeline: &Pipeline, options: &Options, settled: bool, gone: &[Gone]) -> Vec<String> {
+fn left_out(pipeline: &Pipeline, options: &Options, settled: bool, gone: &[Gone], set_back: &[SetBack]) -> Vec<String> {
     let mut left_out = Vec::new();
+    for one in set_back {
+        left_out.push(format!(
+            "what came of {}/{} from {} on: its committed offset stands there, and the audit has ranges up to {} (`sluice partitions \
+             list` tells whether a worker goes on)",
+            one.topic, one.partition, one.committed, one.audited
+        ));
+    }
     if let Some(first) = gone.first() {
         left_out.push(format!(
             "what came of events before those of which the log and the audit tell, of {} partitions ({}/{} before {})",
@@ -208,6 +216,7 @@ struct Judged {
     verified: Verified,
     unread: u64,
     gone: Vec<Gone>,
+    set_back: Vec<SetBack>,
     event_ids: EventIds,
     /// Where the next round begins.
     position: Position,
@@ -219,6 +228,15 @@ struct Gone {
     partition: i32,
     /// The first offset that is looked at.
     start: i64,
+}
+
+/// A partition whose committed offset somebody has set back behind what the audit has of it.
+struct SetBack {
+    topic: String,
+    partition: i32,
+    committed: i64,
+    /// Where the last range ends.
+    audited: i64,
 }
 
 /// The columns of each source, by all versions that its subject has now.
@@ -320,6 +338,10 @@ impl Bench {
             true => self.untold(&log, audit, &ranges)?,
             false => Vec::new(),
         };
+        let set_back = match first_round {
+            true => self.set_back(&log, audit)?,
+            false => Vec::new(),
+        };
         let counting = counts::compare(&self.pipeline, audit, &ranges, &ledgers, self.options.examples_max);
         let verified = Verified::new(ranges);
         for (topic, before) in outputs.iter().zip(&before) {
@@ -367,6 +389,7 @@ impl Bench {
             verified,
             unread,
             gone,
+            set_back,
             event_ids,
             position,
         })
@@ -401,6 +424,25 @@ impl Bench {
             }
         }
         Ok(gone)
+    }
+
+    /// A range and its offset are committed together, so an offset that is asked for after the audit was read lies behind no range of it.
+    fn set_back(&self, log: &Log, audit: &Audit) -> Result<Vec<SetBack>, Error> {
+        let mut all = Vec::new();
+        for source in &self.pipeline.sources {
+            for (range, committed) in committed(log, &source.topic)? {
+                let (partition, committed) = (range.partition, committed.max(0));
+                if let Some(audited) = audit.end(&source.topic, partition).filter(|end| *end > committed) {
+                    all.push(SetBack {
+                        topic: source.topic.clone(),
+                        partition,
+                        committed,
+                        audited,
+                    });
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Compiles the rules that the audit names and that nobody has asked for yet. A directory has only what is in force now,

@@ -48,6 +48,9 @@ fn offsets_that_somebody_else_has_set_stop_their_partitions() {
         scenario.stop("worker-a").await;
         scenario.group_is_empty().await;
         let back = reset.offset.to_string();
+        let said = scenario.sluice(&["verify", "--settle", "0"]).await;
+        let not_compared = format!("what came of {name} from {back} on: its committed offset stands there");
+        assert!(said.contains(&not_compared), "{said}");
         let refused = scenario.refused(&["partitions", "start", &name, "--at", &back]).await;
         assert!(
             refused.contains("SLU-109") && refused.contains("cursor of `billing`"),
