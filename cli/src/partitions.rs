@@ -188,6 +188,9 @@ async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Commo
             "{partition}: what lies before {committed} is committed, and comes again only after: sluice partitions start {partition} \
              --at {from}"
         );
+        if let Some(to) = to {
+            println!("{partition}: that needs the rows from {to} on deleted, too: they would come a second time");
+        }
     }
     Ok(())
 }
@@ -195,6 +198,10 @@ async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Commo
 async fn move_cursor(partition: &str, to: i64, store: BillingStore, common: &Common) -> Result<(), Failure> {
     let (topic, number) = named(partition)?;
     let pipeline = target::load(common).await?;
+    if pipeline.sinks.grpc.is_empty() {
+        let reason = format!("the pipeline {} has no gRPC sink, and so no cursor", pipeline.name);
+        return Err(Failure::Error(reason));
+    }
     Partitions::of(pipeline.clone())?.check_place(topic, number, to)?;
     let source = billing_sink::Source {
         pipeline: pipeline.name.clone(),
@@ -208,8 +215,13 @@ async fn move_cursor(partition: &str, to: i64, store: BillingStore, common: &Com
                 serde_json::json!({"partition": partition, "was": was, "cursor": to})
             );
         }
-        Moved::From(Some(was)) => println!("{partition}: the cursor of billing stood at {was}, and stands at {to}"),
-        Moved::From(None) => println!("{partition}: billing had no cursor; it stands at {to}"),
+        Moved::From(was) => {
+            match was {
+                Some(was) => println!("{partition}: the cursor of billing stood at {was}, and stands at {to}"),
+                None => println!("{partition}: billing had no cursor; it stands at {to}"),
+            }
+            println!("{partition}: sluice partitions list says whether a worker goes on with that");
+        }
         Moved::Charged(charges) => {
             return Err(Failure::Error(format!(
                 "nothing was changed: {charges} charges of {partition} stand at {to} or after it, and would be made a second time"

@@ -14,7 +14,7 @@ use crate::{Common, Failure, target};
 pub enum RulesCommand {
     /// Check rule files against the pipeline's schemas; all faults at once
     Check(RulesArgs),
-    /// Check, then publish to the rules service as one new revision
+    /// Check, then publish to the rules service as one new revision; tenants that the files don't name keep what they have
     Apply(RulesArgs),
     /// Run the tests inside rule files
     Test(RulesArgs),
@@ -89,8 +89,11 @@ async fn check(args: &RulesArgs) -> Result<(), Failure> {
         );
     } else {
         println!(
-            "{} documents are right (digest {:016x})",
-            documents.len(),
+            "{} right (digest {:016x})",
+            match documents.len() {
+                1 => "1 document is".to_owned(),
+                many => format!("{many} documents are"),
+            },
             revision.digest
         );
     }
@@ -144,6 +147,9 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
         ));
     };
     let documents = documents(args, &pipeline)?;
+    if documents.is_empty() {
+        return Err(Failure::Error("there is nothing to apply".into()));
+    }
     let tls = tls
         .as_ref()
         .map(certificates)
@@ -163,13 +169,23 @@ async fn apply(args: &RulesArgs) -> Result<(), Failure> {
         base: None,
         check_only: false,
     };
+    let before = client.get(&pipeline.name, None).await;
+    let before = before
+        .map_err(|error| format!("{url}: {error}"))?
+        .id
+        .map_or(0, |id| id.number);
     let put = client.put(request).await;
     match put.map_err(|error| format!("{url}: {error}"))? {
         config_service::client::Put::Accepted(revision) => {
+            let changed = revision.number != before;
             if args.common.json {
-                println!("{}", serde_json::json!({"revision": revision.number}));
+                println!(
+                    "{}",
+                    serde_json::json!({"revision": revision.number, "changed": changed})
+                );
             } else {
-                println!("rules@{}", revision.number);
+                let said = if changed { "" } else { ": nothing changed" };
+                println!("rules@{}{said}", revision.number);
             }
             Ok(())
         }

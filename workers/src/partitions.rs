@@ -119,7 +119,7 @@ pub enum PartitionsError {
     #[error("kafka: {0}")]
     Unanswered(String),
     /// A sink could not be asked.
-    #[error("{0}: start the sink, and ask again")]
+    #[error("{0}: start the sink, or mend its address, user or database in `connections` or `sinks`, and ask again")]
     Sink(#[from] WitnessError),
     /// Not a partition of the pipeline's.
     #[error("{topic}/{partition} is no partition of a source of this pipeline; there are: {known}")]

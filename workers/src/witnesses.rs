@@ -14,11 +14,16 @@ use crate::sinks::Sinks;
 #[derive(Debug, Error)]
 pub enum WitnessError {
     /// ClickHouse.
-    #[error("ClickHouse: {0}")]
+    #[error(transparent)]
     ClickHouse(#[from] clickhouse_sink::Error),
     /// A gRPC sink.
-    #[error("gRPC sink: {0}")]
-    Grpc(#[from] tonic::Status),
+    #[error("sink `{sink}`: {reason}")]
+    Grpc {
+        /// As the pipeline file names it.
+        sink: String,
+        /// What it said, or why it could not.
+        reason: String,
+    },
 }
 
 /// Asks for each partition what is there from its [`Stored::reach`] on. `topics`: the topics' ids, by index of the source.

@@ -41,6 +41,12 @@ pub fn verdict(error: &KafkaError) -> Verdict {
     }
 }
 
+/// Whether somebody else uses the transactional id, or the broker has ended the transaction because it took too long.
+pub fn is_fenced(error: &KafkaError) -> bool {
+    let fenced = [Code::ProducerFenced, Code::InvalidProducerEpoch, Code::Fenced];
+    error.rdkafka_error_code().is_some_and(|code| fenced.contains(&code))
+}
+
 /// Whether a question has no answer: nobody is there, or nobody takes this client's `tls` and `sasl`, which librdkafka says in its
 /// log alone.
 pub fn is_unanswered(error: &KafkaError) -> bool {

@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{ClientContext, TopicPartitionList};
 
 use crate::Error;
-use crate::errors::{Verdict, verdict};
+use crate::errors::{Verdict, is_fenced, verdict};
 use crate::group::Topics;
 use crate::presence::missing_topics;
 use crate::settings::{self, Connection};
@@ -271,6 +271,13 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
             tracing::warn!(id = recipe.transactional_id, %error, ?judged, "a transaction did not commit");
             if matches!(error, KafkaError::Flush(_)) {
                 why_not_taken(recipe, work);
+            }
+            if is_fenced(&error) {
+                tracing::error!(
+                    id = recipe.transactional_id,
+                    "another producer has taken this lane's transactional id: a second worker has the same --name, which each worker of a \
+                     pipeline needs for its own, or the transaction took longer than limits.transaction_timeout"
+                );
             }
             if judged == Verdict::Discard {
                 return TxnEnd::Doubt;

@@ -16,6 +16,7 @@ use super::{Delivery, RETRY_FIRST, RETRY_MAX, Sinks};
 use crate::endpoint::{EndpointError, endpoint};
 use crate::records::charges_digest;
 use crate::transform::Outputs;
+use crate::witnesses::WitnessError;
 
 /// A gRPC call that takes longer is repeated: the receiver answers `already applied` if it had worked.
 const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
@@ -57,10 +58,23 @@ impl Grpc {
     }
 }
 
+/// What a call was answered; of one that reached nobody, why not.
+fn said(status: &tonic::Status) -> String {
+    let causes = std::iter::successors(std::error::Error::source(status), |cause| cause.source());
+    match causes.last() {
+        Some(cause) => format!("{}: {cause}", status.message()),
+        None => status.message().to_owned(),
+    }
+}
+
 impl Sinks {
     /// Up to where each gRPC sink has each of the partitions. Fails if one does not answer: ask again.
-    pub async fn cursors(&self, partitions: &[Partition]) -> Result<Vec<Vec<(u64, Cursor)>>, tonic::Status> {
+    pub async fn cursors(&self, partitions: &[Partition]) -> Result<Vec<Vec<(u64, Cursor)>>, WitnessError> {
         let mut cursors = vec![Vec::new(); partitions.len()];
+        let fault = |sink: &Grpc, reason: String| WitnessError::Grpc {
+            sink: sink.settings.name.clone(),
+            reason,
+        };
         for sink in &self.grpc {
             let sources = partitions.iter().map(|partition| Source {
                 topic: self.pipeline.sources[usize::from(partition.topic)].topic.clone(),
@@ -78,14 +92,18 @@ impl Sinks {
                     continue;
                 }
                 Err(status) => {
-                    self.health.part(&sink.settings.name).ready(false, status.message());
-                    return Err(status);
+                    let reason = said(&status);
+                    self.health.part(&sink.settings.name).ready(false, &reason);
+                    return Err(fault(sink, reason));
                 }
             };
             if told.len() != partitions.len() {
-                return Err(tonic::Status::internal(
-                    "the sink tells another number of cursors than was asked for",
-                ));
+                let reason = format!(
+                    "it tells {} cursors, and was asked for {}",
+                    told.len(),
+                    partitions.len()
+                );
+                return Err(fault(sink, reason));
             }
             self.health.part(&sink.settings.name).ready(true, "");
             for (all, cursor) in cursors.iter_mut().zip(told) {
