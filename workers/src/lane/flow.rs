@@ -237,11 +237,7 @@ impl LaneLoop {
             Err(refused) => collector.dead(record, refused),
         }
         if flow.mode == Mode::New {
-            self.shared
-                .metrics
-                .records
-                .get_or_create(&vec![("topic", described.topic.clone())])
-                .inc();
+            self.taken[source].inc();
         }
         Ok(())
     }

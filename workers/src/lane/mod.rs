@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use exactly_once_kafka::transactions::Recipe;
 use exactly_once_kafka::{Answer, Connection, Group, Moved, Oldest, Polled, Start, Topics, Transactor, Unanswered};
 use exactly_once_protocol::{BatchId, Delivered, Event, Kind, Lane, Now, Offsets, Partition, Settings, sink_id};
+use prometheus_client::metrics::counter::Counter;
 use rules::Revision;
 use thiserror::Error;
 
@@ -232,6 +233,8 @@ pub struct LaneLoop {
     brake: Brake,
     /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
     records_max: usize,
+    /// Counts the records of each source; looked up once, because that costs as much as decoding one.
+    taken: Vec<Counter<u64>>,
     /// What was found of a partition when the group gave it, in words.
     found: BTreeMap<Partition, String>,
     /// Kafka's id of each topic when its partitions were taken.
@@ -276,6 +279,11 @@ impl LaneLoop {
             sinks: pipeline.sinks.grpc.iter().map(|sink| sink_id(&sink.name)).collect(),
             token_seed: xxhash_rust::xxh3::xxh3_64(seed.as_bytes()),
         });
+        let count = |source: &pipeline::Source| {
+            let label = vec![("topic", source.topic.clone())];
+            shared.metrics.records.get_or_create(&label).clone()
+        };
+        let taken = pipeline.sources.iter().map(count).collect();
         let brake = Brake::new(pipeline.dead_letters.brake);
         let mut lane = LaneLoop {
             settings,
@@ -309,6 +317,7 @@ impl LaneLoop {
             foreign: BTreeMap::new(),
             brake,
             records_max: usize::MAX,
+            taken,
             found: BTreeMap::new(),
             topic_ids: BTreeMap::new(),
             stopped: BTreeSet::new(),
