@@ -188,7 +188,7 @@ async fn delete_rows(partition: &str, from: i64, to: Option<i64>, common: &Commo
             "{partition}: what lies before {committed} is committed, and comes again only after: sluice partitions start {partition} \
              --at {from}"
         );
-        if let Some(to) = to {
+        if let Some(to) = to.filter(|to| *to < committed) {
             println!("{partition}: that needs the rows from {to} on deleted, too: they would come a second time");
         }
     }

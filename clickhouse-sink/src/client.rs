@@ -295,6 +295,7 @@ fn with_certificates(http: reqwest::ClientBuilder, tls: &Tls) -> Result<reqwest:
     }
     if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
         let mut pem = read(cert)?;
+        pem.push(b'\n');
         pem.extend(read(key)?);
         let identity = Identity::from_pem(&pem)
             .map_err(|error| Error::Settings(format!("{}: {}", cert.display(), causes(&error))))?;

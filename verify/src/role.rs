@@ -181,6 +181,9 @@ fn told(report: &Report, took: Duration) {
             "gone from the log before they could be verified: verify more often, or keep the topics longer"
         );
     }
+    for left_out in &report.left_out {
+        tracing::info!("not compared: {left_out}");
+    }
     if report.clean() {
         tracing::debug!(events = report.produced, ranges = report.ranges, ?took, "exactly once");
         return;

@@ -1,7 +1,7 @@
 //! Where rules revisions are had from: the rules service, the directory, or what workers have kept on disk. A reader of its own:
 //! what it hands over is documents, and whether they are the ones that the audit names is told by their digest alone.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pipeline::{Pipeline, RulesFrom};
@@ -133,10 +133,16 @@ async fn ask(
 
 /// What a worker has kept of a revision. A file that is not what its name says is passed over.
 fn kept(pipeline: &Pipeline, (number, digest): RulesId) -> Option<Vec<(String, String)>> {
-    let folder = pipeline.workers.state_dir.join("rules").join(&pipeline.name);
-    let file = folder.join(format!("{number}-{digest:016x}.json"));
-    let kept: Kept = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    ((kept.number, kept.digest) == (number, digest)).then_some(kept.documents)
+    let name = format!("{number}-{digest:016x}.json");
+    let folder = pipeline.workers.state_dir.join("rules");
+    // Before 2026-11-22 all pipelines of a state directory had one folder.
+    let files = [folder.join(&pipeline.name).join(&name), folder.join(&name)];
+    let read = |file: &PathBuf| serde_json::from_slice::<Kept>(&std::fs::read(file).ok()?).ok();
+    let kept = files
+        .iter()
+        .filter_map(read)
+        .find(|kept| (kept.number, kept.digest) == (number, digest));
+    kept.map(|kept| kept.documents)
 }
 
 /// Every `.yaml` and `.yml` file, sorted by name.

@@ -28,6 +28,8 @@ use crate::verified::Verified;
 
 /// How long the rules service may take to answer for one revision.
 const RULES_WITHIN: Duration = Duration::from_secs(30);
+/// More partitions than this are counted and not named.
+const SET_BACK_MAX: usize = 20;
 /// Records that are judged together: enough for the rules to work on columns, few enough to be held.
 const CHUNK: usize = 5_000;
 
@@ -153,11 +155,11 @@ pub async fn round(pipeline: &Pipeline, mut options: Options, position: Position
 /// What a reader of the report could take for compared.
 fn left_out(pipeline: &Pipeline, options: &Options, settled: bool, gone: &[Gone], set_back: &[SetBack]) -> Vec<String> {
     let mut left_out = Vec::new();
-    for one in set_back {
+    left_out.extend(set_back.iter().take(SET_BACK_MAX).map(SetBack::told));
+    if set_back.len() > SET_BACK_MAX {
         left_out.push(format!(
-            "what came of {}/{} from {} on: its committed offset stands there, and the audit has ranges up to {} (`sluice partitions \
-             list` tells whether a worker goes on)",
-            one.topic, one.partition, one.committed, one.audited
+            "nor what came of {} partitions more of which that is so",
+            set_back.len() - SET_BACK_MAX
         ));
     }
     if let Some(first) = gone.first() {
@@ -234,9 +236,29 @@ struct Gone {
 struct SetBack {
     topic: String,
     partition: i32,
-    committed: i64,
+    committed: Option<i64>,
     /// Where the last range ends.
     audited: i64,
+}
+
+impl SetBack {
+    fn told(&self) -> String {
+        let Self {
+            topic,
+            partition,
+            committed,
+            audited,
+        } = self;
+        let list = "`sluice partitions list` tells whether a worker goes on";
+        match committed {
+            Some(at) => format!(
+                "what came of {topic}/{partition} from {at} on: its committed offset stands there, and the audit has ranges up to {audited} ({list})"
+            ),
+            None => format!(
+                "what came of {topic}/{partition}: it has no committed offset, and the audit has ranges up to {audited} ({list})"
+            ),
+        }
+    }
 }
 
 /// The columns of each source, by all versions that its subject has now.
@@ -431,12 +453,15 @@ impl Bench {
         let mut all = Vec::new();
         for source in &self.pipeline.sources {
             for (range, committed) in committed(log, &source.topic)? {
-                let (partition, committed) = (range.partition, committed.max(0));
-                if let Some(audited) = audit.end(&source.topic, partition).filter(|end| *end > committed) {
+                let partition = range.partition;
+                if let Some(audited) = audit
+                    .end(&source.topic, partition)
+                    .filter(|end| *end > committed.max(0))
+                {
                     all.push(SetBack {
                         topic: source.topic.clone(),
                         partition,
-                        committed,
+                        committed: (committed >= 0).then_some(committed),
                         audited,
                     });
                 }

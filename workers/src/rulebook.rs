@@ -230,7 +230,15 @@ impl Rulebook {
         if let Some(known) = self.lock().get(&rules) {
             return Some(Arc::clone(known));
         }
-        if let Some(kept) = read(&self.path(rules)).filter(|kept| (kept.number, kept.digest) == rules) {
+        let path = self.path(rules);
+        // Before 2026-11-22 all pipelines of a state directory had one folder.
+        let shared = self
+            .state
+            .parent()
+            .zip(path.file_name())
+            .map(|(folder, name)| folder.join(name));
+        let kept = std::iter::once(path).chain(shared).filter_map(|path| read(&path));
+        if let Some(kept) = kept.into_iter().find(|kept| (kept.number, kept.digest) == rules) {
             return Some(Arc::new(kept.documents));
         }
         match (&self.from, &self.client) {

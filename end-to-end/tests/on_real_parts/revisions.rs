@@ -112,11 +112,19 @@ fn a_range_that_is_rebuilt_differently_stops_its_partition() {
         let named = |one: &&Committed| said.contains(&format!("{}/{}", one.topic, one.partition));
         let stopped: Vec<&Committed> = promised.iter().filter(named).collect();
         assert!(!stopped.is_empty(), "{said}");
+        scenario
+            .drive(scenario.load_of(500.0, Duration::from_secs(1), 2))
+            .finished()
+            .await;
         let mut ends = scenario.ends_now().await;
         ends.retain(|(topic, partition, _)| {
             let mut without = promised.iter();
             without.all(|one| (&one.topic, one.partition) != (topic, *partition))
         });
+        assert!(
+            ends.iter().any(|(.., end)| *end > 0),
+            "nobody has anything to go on with"
+        );
         scenario.committed_up_to(&ends).await;
         let committed = scenario.committed();
         for one in stopped {

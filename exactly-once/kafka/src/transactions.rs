@@ -190,7 +190,7 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
             return;
         }
         let (epoch, began) = (next.epoch, Instant::now());
-        let end = run(recipe, &producer.producer, &next);
+        let end = run(recipe, &producer.producer, &next, given_up);
         if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
             return;
         }
@@ -263,7 +263,7 @@ fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
     }
 }
 
-fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd {
+fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work, given_up: &AtomicBool) -> TxnEnd {
     match attempt(recipe, producer, work) {
         Ok(()) => TxnEnd::Committed,
         Err(error) => {
@@ -272,7 +272,8 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> TxnEnd
             if matches!(error, KafkaError::Flush(_)) {
                 why_not_taken(recipe, work);
             }
-            if is_fenced(&error) {
+            // A lane that gives up has the next producer take the id, which is no news.
+            if is_fenced(&error) && !given_up.load(Ordering::Acquire) {
                 tracing::error!(
                     id = recipe.transactional_id,
                     "another producer has taken this lane's transactional id: a second worker has the same --name, which each worker of a \

@@ -8,9 +8,6 @@ const PIPELINE_LENGTH_MAX: usize = 100;
 const IDENTIFIER_LENGTH_MAX: usize = 127;
 
 pub(super) fn topic(text: &str) -> Result<(), String> {
-    if text == "." || text == ".." {
-        return Err(format!("`{text}` can't be a topic"));
-    }
     kafka_name(text, TOPIC_LENGTH_MAX)
 }
 
@@ -19,6 +16,10 @@ pub(super) fn pipeline(text: &str) -> Result<(), String> {
 }
 
 fn kafka_name(text: &str, length_max: usize) -> Result<(), String> {
+    // Neither a topic nor a folder.
+    if text == "." || text == ".." {
+        return Err(format!("`{text}` can't be a name"));
+    }
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
     if (1..=length_max).contains(&text.len()) && text.chars().all(allowed) {
         Ok(())
