@@ -233,7 +233,7 @@ pub struct LaneLoop {
     brake: Brake,
     /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
     records_max: usize,
-    /// Counts the records of each source; looked up once, because that costs as much as decoding one.
+    /// Counts the records of each source. Looked up once: a look-up allocates the label.
     taken: Vec<Counter<u64>>,
     /// What was found of a partition when the group gave it, in words.
     found: BTreeMap<Partition, String>,
