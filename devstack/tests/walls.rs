@@ -27,6 +27,7 @@ const OWNERS: [(&str, &[&str]); 5] = [
             "cli",
             "verify",
             "load-tests",
+            "bench",
             "end-to-end",
         ],
     ),

@@ -158,11 +158,11 @@ fn own(own: &Own, version: u32, to: &mut Writer) {
 }
 
 /// Avro's binary encoding (specification 1.11, "Binary Encoding").
-struct Writer<'a>(&'a mut Vec<u8>);
+pub(crate) struct Writer<'a>(pub &'a mut Vec<u8>);
 
 impl Writer<'_> {
     /// int and long alike: zigzag, seven bits a byte, lowest first.
-    fn long(&mut self, value: i64) {
+    pub fn long(&mut self, value: i64) {
         let mut rest = ((value << 1) ^ (value >> 63)).cast_unsigned();
         loop {
             let [low, ..] = rest.to_le_bytes();
@@ -183,7 +183,7 @@ impl Writer<'_> {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    fn string(&mut self, text: &str) {
+    pub fn string(&mut self, text: &str) {
         self.long(i64::try_from(text.len()).unwrap_or(i64::MAX));
         self.0.extend_from_slice(text.as_bytes());
     }
@@ -194,12 +194,12 @@ impl Writer<'_> {
         }
     }
 
-    fn uuid(&mut self, uuid: uuid::Uuid) {
+    pub fn uuid(&mut self, uuid: uuid::Uuid) {
         self.string(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()));
     }
 
     /// A union of null and something, null first.
-    fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+    pub fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
             None => self.long(0),
             Some(value) => {
@@ -210,7 +210,7 @@ impl Writer<'_> {
     }
 
     /// An array or a map: one block, then the empty one.
-    fn blocks<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
+    pub fn blocks<T>(&mut self, items: &[T], write: impl Fn(&mut Self, &T)) {
         if !items.is_empty() {
             self.long(i64::try_from(items.len()).unwrap_or(i64::MAX));
             for item in items {

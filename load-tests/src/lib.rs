@@ -7,7 +7,8 @@
 //! - [`encode`]: events become Avro, `frame` puts the schema id on, [`poison`] breaks some on purpose;
 //! - [`register`]: the schemas get their ids;
 //! - [`drive`]: the open loop, and exactly what Kafka acknowledged;
-//! - [`latency`]: publish to visible.
+//! - [`latency`]: publish to visible;
+//! - [`envelope`]: the one event of 203 bytes that figures of speed are about, and a topic full of it.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod random;
@@ -20,6 +21,7 @@ pub mod poison;
 pub mod register;
 pub mod drive;
 pub mod latency;
+pub mod envelope;
 mod error;
 
 pub use error::Error;

@@ -20,13 +20,22 @@ pub struct RegistryAddress {
 /// # Errors
 /// [`Error::Registry`] when the registry doesn't answer or refuses.
 pub async fn register(address: &RegistryAddress, subject: &str, event: EventType, version: u32) -> Result<u32, Error> {
+    let schema = event.schema(version).ok_or_else(|| Error::Registry {
+        url: address.url.clone(),
+        reason: format!("{event} has no version {version}"),
+    })?;
+    register_schema(address, subject, schema).await
+}
+
+/// The same for any Avro schema.
+///
+/// # Errors
+/// Like [`register`].
+pub async fn register_schema(address: &RegistryAddress, subject: &str, schema: &str) -> Result<u32, Error> {
     let fault = |reason: String| Error::Registry {
         url: address.url.clone(),
         reason,
     };
-    let schema = event
-        .schema(version)
-        .ok_or_else(|| fault(format!("{event} has no version {version}")))?;
     let mut url = reqwest::Url::parse(&address.url).map_err(|error| fault(error.to_string()))?;
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(["subjects", subject, "versions"]);
@@ -45,9 +54,7 @@ pub async fn register(address: &RegistryAddress, subject: &str, event: EventType
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     match answer["id"].as_u64().and_then(|id| u32::try_from(id).ok()) {
         Some(id) if status.is_success() => Ok(id),
-        _ => Err(fault(format!(
-            "registering {event} version {version} as {subject} was answered {status}: {body}"
-        ))),
+        _ => Err(fault(format!("registering {subject} was answered {status}: {body}"))),
     }
 }
 

@@ -1,6 +1,8 @@
 //! One digest for each range over everything that it delivers, in log order: rebuilding a promised range has to give
 //! the same one.
 
+use std::collections::BTreeMap;
+
 use exactly_once_protocol::{Partition, Range};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -17,38 +19,34 @@ pub enum Output {
     Dead,
 }
 
+/// Offset, kind, which of its kind, and a hash of its content.
+type Entry = (i64, Output, u16, u64);
+
 /// Collects one entry for each output of a batch.
+#[derive(Default)]
 pub struct Digests {
-    entries: Vec<(Partition, i64, Output, u16, u64)>,
+    entries: BTreeMap<Partition, Vec<Entry>>,
 }
 
 impl Digests {
-    /// Room for about this many outputs.
-    pub fn new(outputs: usize) -> Digests {
-        Digests {
-            entries: Vec::with_capacity(outputs),
-        }
-    }
 
     /// Adds an output: where its event stands, what it is, which of its kind, and a hash of its content.
     pub fn push(&mut self, partition: Partition, offset: i64, output: Output, n: u16, content: u64) {
-        self.entries.push((partition, offset, output, n, content));
+        let entries = self.entries.entry(partition).or_default();
+        entries.push((offset, output, n, content));
     }
 
-    /// Digest and number of outputs of each range, in the order of `ranges`, which have to be sorted by partition.
+    /// Digest and number of outputs of each range, one of each partition.
     pub fn by_range(mut self, ranges: &[Range]) -> Vec<(u128, u32)> {
-        self.entries.sort_unstable();
-        let mut rest = self.entries.as_slice();
         let mut digested = Vec::with_capacity(ranges.len());
         for range in ranges {
-            let skip = rest.partition_point(|entry| entry.0 < range.partition);
-            rest = &rest[skip..];
-            let (own, after) = rest.split_at(rest.partition_point(|entry| entry.0 == range.partition));
-            rest = after;
+            let mut own = self.entries.remove(&range.partition).unwrap_or_default();
+            // Rows, alerts and charges each come in order: the stable sort finds these runs, and merges them.
+            own.sort();
             let mut hasher = Xxh3::new();
             hasher.update(&range.start.to_le_bytes());
             hasher.update(&range.end.to_le_bytes());
-            for (_, offset, output, n, content) in own {
+            for (offset, output, n, content) in &own {
                 let mut bytes = [0u8; 19];
                 bytes[..8].copy_from_slice(&offset.to_le_bytes());
                 bytes[8] = *output as u8;
@@ -86,7 +84,7 @@ mod tests {
             (2, 1, Output::Dead, 0, 9),
         ];
         let digest = |order: &[usize]| {
-            let mut digests = Digests::new(3);
+            let mut digests = Digests::default();
             for at in order {
                 let (p, offset, output, n, content) = entries[*at];
                 digests.push(partition(p), offset, output, n, content);
@@ -103,7 +101,7 @@ mod tests {
     #[test]
     fn another_content_offset_kind_or_range_gives_another_digest() {
         let digest = |offset, output, n, content, end| {
-            let mut digests = Digests::new(1);
+            let mut digests = Digests::default();
             digests.push(partition(0), offset, output, n, content);
             digests.by_range(&[range(0, 0, end)])[0].0
         };

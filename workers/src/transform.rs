@@ -96,7 +96,7 @@ pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Re
         rules: (revision.number, revision.digest),
         ..Outputs::default()
     };
-    let mut digests = Digests::new(records);
+    let mut digests = Digests::default();
     for (source, rows) in sources {
         let sound = envelope(model, source, rows, &mut outputs.dead)?;
         apply(model, revision, source, &sound, &mut outputs, &mut digests)?;

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 use arrow::error::ArrowError;
-use arrow::record_batch::RecordBatch;
 
 use super::chosen::Chosen;
 use super::edit_map::{self, Change};
 use super::effects::{Effects, Failed};
 use super::merge::Outcome;
-use super::work::{Rows, Work};
+use super::work::{Rows, Whole, Work};
 use crate::applied::{Alert, Charge, Code, Failure};
 use crate::expression::{panicked, shortened};
 use crate::limits::ALERT_BYTES_MAX;
@@ -20,7 +19,7 @@ use crate::program::{Action, Alerting, Assignment, Charging, Move, Step};
 
 /// Runs a program's steps for one event. What can't be computed for other reasons than an event's values (a panic in
 /// our own kernels, columns beyond two gigabytes) is narrowed to single rows, too.
-pub fn run<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows, outcomes: &mut Vec<Outcome<'p>>) {
+pub fn run<'p>(steps: &'p [Step], input: &Whole<'_>, rows: Rows, outcomes: &mut Vec<Outcome<'p>>) {
     let attempt = catch_unwind(AssertUnwindSafe(|| attempt(steps, input, rows.clone())));
     let reason = match attempt {
         Ok(Ok(outcome)) => return outcomes.push(outcome),
@@ -54,7 +53,7 @@ pub fn run<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows, outcomes: &mu
     });
 }
 
-fn attempt<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows) -> Result<Outcome<'p>, ArrowError> {
+fn attempt<'p>(steps: &'p [Step], input: &Whole<'_>, rows: Rows) -> Result<Outcome<'p>, ArrowError> {
     let mut work = Work::new(input, rows);
     for (index, step) in steps.iter().enumerate() {
         if work.rows.len() == 0 {
@@ -114,6 +113,13 @@ fn set<'s>(
         values.push(value);
     }
     for (assignment, value) in assignments.iter().zip(values) {
+        if let Some(key) = &assignment.entry
+            && value.null_count() == value.len()
+            && work.lacks(assignment.column, key)
+        {
+            // An entry that is not there is removed.
+            continue;
+        }
         let old = work.column(assignment.column)?;
         let keep = |nth: usize| failed.contains(chosen.row(nth));
         let new = match &assignment.entry {
@@ -140,6 +146,9 @@ fn set<'s>(
 fn rename(work: &mut Work<'_>, chosen: &Chosen, one: &Move) -> Result<(), ArrowError> {
     match one {
         Move::Entry { map, from, to } => {
+            if work.lacks(*map, from) {
+                return Ok(());
+            }
             let old = work.column(*map)?;
             if let Some(new) = edit_map::rename(old.as_map(), from, to, chosen.rows())? {
                 work.replace(*map, new);

@@ -1,5 +1,9 @@
 //! The rows of a batch that one program works on, as the rules above have left them.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::DataType;
@@ -10,7 +14,7 @@ use super::chosen::Chosen;
 use super::effects::{Effects, Failed};
 use super::merge::Outcome;
 use crate::applied::Failure;
-use crate::expression::{Evaluated, Expression};
+use crate::expression::{Evaluated, Expression, Input, map_entry};
 use crate::program::Step;
 
 /// Rows of a batch.
@@ -58,10 +62,38 @@ impl Rows {
     }
 }
 
+/// A batch, and what all programs that work on it want to know of it.
+#[derive(Debug)]
+pub struct Whole<'a> {
+    columns: &'a RecordBatch,
+    found: RefCell<HashMap<(usize, String), Rc<Places>>>,
+}
+
+/// Where the entry of a key stands among the values of a map column, for each row.
+type Places = Vec<Option<u32>>;
+
+impl<'a> Whole<'a> {
+    pub fn new(columns: &'a RecordBatch) -> Self {
+        Self {
+            columns,
+            found: RefCell::default(),
+        }
+    }
+
+    /// Looked for once, whoever asks.
+    fn places(&self, map: usize, key: &str) -> Rc<Places> {
+        let mut found = self.found.borrow_mut();
+        let places = found
+            .entry((map, key.to_owned()))
+            .or_insert_with(|| Rc::new(map_entry::lookup(self.columns.column(map).as_map(), key)));
+        Rc::clone(places)
+    }
+}
+
 /// State of one run. Columns are taken from the input when a rule first needs them: most never are.
 #[derive(Debug)]
 pub struct Work<'a> {
-    input: &'a RecordBatch,
+    input: &'a Whole<'a>,
     /// Those still alive.
     pub rows: Rows,
     columns: Vec<Option<ArrayRef>>,
@@ -72,12 +104,13 @@ pub struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub fn new(input: &'a RecordBatch, rows: Rows) -> Self {
+    pub fn new(input: &'a Whole<'a>, rows: Rows) -> Self {
+        let columns = input.columns.num_columns();
         Self {
             input,
             rows,
-            columns: vec![None; input.num_columns()],
-            changed: vec![false; input.num_columns()],
+            columns: vec![None; columns],
+            changed: vec![false; columns],
             routed: None,
             effects: Effects::default(),
         }
@@ -87,9 +120,43 @@ impl<'a> Work<'a> {
         if let Some(column) = &self.columns[index] {
             return Ok(ArrayRef::clone(column));
         }
-        let column = self.rows.of(self.input.column(index))?;
+        let column = self.rows.of(self.input.columns.column(index))?;
         self.columns[index] = Some(ArrayRef::clone(&column));
         Ok(column)
+    }
+
+    /// Where an entry stands for each of the rows, as long as no rule has touched the map: `None` then.
+    fn places(&self, map: usize, key: &str) -> Option<Places> {
+        if self.columns[map].is_some() {
+            return None;
+        }
+        let all = self.input.places(map, key);
+        Some(match &self.rows {
+            Rows::All(_) => all.to_vec(),
+            Rows::Some(rows) => {
+                let place = |row: &u32| all.get(usize::try_from(*row).ok()?).copied().flatten();
+                rows.values().iter().map(place).collect()
+            }
+        })
+    }
+
+    /// Whether it is certain that none of the rows has the entry.
+    pub fn lacks(&self, map: usize, key: &str) -> bool {
+        self.places(map, key)
+            .is_some_and(|places| places.iter().all(Option::is_none))
+    }
+
+    fn input(&mut self, input: &Input) -> Result<ArrayRef, ArrowError> {
+        match input {
+            Input::Column(index) => self.column(*index),
+            Input::Entry(map, key) => match self.places(*map, key) {
+                Some(places) => map_entry::values(self.input.columns.column(*map).as_map(), places),
+                None => {
+                    let column = self.column(*map)?;
+                    map_entry::values(column.as_map(), map_entry::lookup(column.as_map(), key))
+                }
+            },
+        }
     }
 
     pub fn replace(&mut self, index: usize, column: ArrayRef) {
@@ -98,11 +165,11 @@ impl<'a> Work<'a> {
     }
 
     pub fn column_type(&self, index: usize) -> DataType {
-        self.input.column(index).data_type().clone()
+        self.input.columns.column(index).data_type().clone()
     }
 
     pub fn nullable(&self, index: usize) -> bool {
-        self.input.schema_ref().field(index).is_nullable()
+        self.input.columns.schema_ref().field(index).is_nullable()
     }
 
     /// Evaluates over the chosen rows; their errors are recorded, and their values are NULL.
@@ -113,9 +180,9 @@ impl<'a> Work<'a> {
         field: &'s str,
         failed: &mut Failed<'s>,
     ) -> Result<ArrayRef, ArrowError> {
-        let mut columns = Vec::with_capacity(expression.columns().len());
-        for index in expression.columns() {
-            columns.push(chosen.of(&self.column(*index)?)?);
+        let mut columns = Vec::with_capacity(expression.inputs().len());
+        for input in expression.inputs() {
+            columns.push(chosen.of(&self.input(input)?)?);
         }
         let Evaluated { values, errors } = expression.evaluate(columns, chosen.len());
         for error in errors {

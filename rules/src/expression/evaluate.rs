@@ -38,7 +38,7 @@ pub struct RowError {
 }
 
 impl Expression {
-    /// Evaluates over `rows` rows of its columns, which come in the order of [`Expression::columns`].
+    /// Evaluates over `rows` rows of its inputs, which come in the order of [`Expression::inputs`].
     pub fn evaluate(&self, columns: Vec<ArrayRef>, rows: usize) -> Evaluated {
         let whole = self
             .constant
@@ -260,6 +260,7 @@ fn code_of_message(message: &str) -> Code {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expression::Input;
     use arrow::array::{AsArray, Int64Array};
     use arrow::datatypes::Int64Type;
     use datafusion_common::{DFSchema, Result};
@@ -310,7 +311,7 @@ mod tests {
         let physical = datafusion_physical_expr::create_physical_expr(&call, &narrow, &props, &Default::default());
         Expression {
             physical: physical.unwrap(),
-            columns: vec![0],
+            inputs: vec![Input::Column(0)],
             schema,
             constant: None,
         }

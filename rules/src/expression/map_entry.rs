@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, MapArray, UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use datafusion_common::{Result, ScalarValue, exec_err, plan_err};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
@@ -40,6 +41,14 @@ pub fn lookup(map: &MapArray, key: &str) -> Vec<Option<u32>> {
         u32::try_from(found).ok()
     };
     (0..map.len()).map(last_in).collect()
+}
+
+/// The values at those places; NULL where there is none.
+pub fn values(map: &MapArray, found: Vec<Option<u32>>) -> std::result::Result<ArrayRef, ArrowError> {
+    if found.iter().all(Option::is_none) {
+        return Ok(new_null_array(map.values().data_type(), found.len()));
+    }
+    take(map.values(), &UInt32Array::from(found), None)
 }
 
 fn value_type(map: &DataType) -> Option<&DataType> {
@@ -88,11 +97,6 @@ impl ScalarUDFImpl for MapEntry {
             return exec_err!("the key of a map entry has to be a literal");
         };
         let map = map.as_map();
-        let found = lookup(map, key);
-        if found.iter().all(Option::is_none) {
-            return Ok(ColumnarValue::Array(new_null_array(&values, map.len())));
-        }
-        let taken: ArrayRef = take(map.values(), &UInt32Array::from(found), None)?;
-        Ok(ColumnarValue::Array(taken))
+        Ok(ColumnarValue::Array(self::values(map, lookup(map, key))?))
     }
 }

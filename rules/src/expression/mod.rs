@@ -11,14 +11,14 @@ mod lossless;
 mod checked;
 mod guarded;
 mod join_text;
-mod map_entry;
+pub mod map_entry;
 mod evaluate;
 
 pub use evaluate::{Evaluated, panicked, shortened};
 pub use map_entry::lookup;
 pub use names::unknown_column;
 pub use parsed::{Name, Parsed};
-pub use plan::{Expression, Wanted};
+pub use plan::{Expression, Input, Wanted};
 
 use crate::position::Place;
 

@@ -1,11 +1,12 @@
 //! From SQL to something that can be evaluated over columns.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_common::{DFSchema, DataFusionError, ScalarValue, plan_err};
+use datafusion_common::{Column, DFSchema, DataFusionError, ScalarValue, plan_err};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::simplify::SimplifyContext;
@@ -20,6 +21,7 @@ use super::functions::offered;
 use super::guarded::Guarded;
 use super::join_text::JoinText;
 use super::lossless;
+use super::map_entry;
 use super::tree;
 use super::{Mistake, Parsed};
 use crate::catalog::EventShape;
@@ -29,12 +31,22 @@ use crate::position::Place;
 #[derive(Debug)]
 pub struct Expression {
     pub(super) physical: Arc<dyn PhysicalExpr>,
-    /// Columns of the event that it reads, ascending.
-    pub(super) columns: Vec<usize>,
-    /// Those columns.
+    /// What it reads of an event, ascending.
+    pub(super) inputs: Vec<Input>,
+    /// The columns that these make.
     pub(super) schema: SchemaRef,
     /// Its value, when it has the same for all events.
     pub(super) constant: Option<ScalarValue>,
+}
+
+/// What an expression reads of an event.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Input {
+    /// A column.
+    Column(usize),
+    /// The entry of this key in a column that is a map. Given by itself, because whoever has all rows finds it at less cost than a
+    /// copy of the map.
+    Entry(usize, String),
 }
 
 /// What an expression is for: it decides which types are right.
@@ -72,9 +84,9 @@ impl Expression {
         }
     }
 
-    /// Columns of the event that it reads, ascending.
-    pub fn columns(&self) -> &[usize] {
-        &self.columns
+    /// What it reads of an event, ascending.
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
     }
 }
 
@@ -164,25 +176,64 @@ fn finish(typed: Expr, schema: &DFSchema, event: &EventShape, wanted: Wanted) ->
         Expr::Literal(value, _) => Some(value.clone()),
         _ => None,
     };
-    let mut columns = Vec::new();
+    let (expr, entries) = entries_apart(expr, schema)?;
+    let mut fields = BTreeMap::new();
     for column in expr.column_refs() {
-        columns.push(event.schema.index_of(column.name())?);
+        let (input, field) = match entries.get(column.name()) {
+            Some((map, key, field)) => (
+                Input::Entry(event.schema.index_of(map)?, key.clone()),
+                Arc::clone(field),
+            ),
+            None => {
+                let index = event.schema.index_of(column.name())?;
+                (Input::Column(index), Arc::clone(&event.schema.fields()[index]))
+            }
+        };
+        fields.insert(input, field);
     }
-    columns.sort_unstable();
-    let fields: Vec<_> = columns
-        .iter()
-        .map(|column| Arc::clone(&event.schema.fields()[*column]))
-        .collect();
+    let (inputs, fields): (Vec<_>, Vec<_>) = fields.into_iter().unzip();
     let projected = Arc::new(Schema::new(fields));
     let narrow = DFSchema::try_from(Arc::clone(&projected))?;
     let physical =
         datafusion_physical_expr::create_physical_expr(&expr, &narrow, &ExecutionProps::new(), &Default::default())?;
     Ok(Expression {
         physical,
-        columns,
+        inputs,
         schema: projected,
         constant,
     })
+}
+
+/// By the name of the column that stands for it: the map, the key, and the column.
+type Entries = BTreeMap<String, (String, String, FieldRef)>;
+
+/// Has entries of maps come as columns of their own.
+fn entries_apart(expr: Expr, schema: &DFSchema) -> Result<(Expr, Entries), DataFusionError> {
+    let mut entries = Entries::new();
+    let apart = expr.transform_up(|node| {
+        let Some((map, key)) = entry(&node) else {
+            return Ok(Transformed::no(node));
+        };
+        // No column of an event has brackets in its name.
+        let name = format!("{map}[{key}]");
+        let field = Arc::new(Field::new(&name, node.get_type(schema)?, true));
+        entries.insert(name.clone(), (map, key, field));
+        Ok(Transformed::yes(Expr::Column(Column::new_unqualified(name))))
+    })?;
+    Ok((apart.data, entries))
+}
+
+/// The map's name and the key, if this is the entry of a column.
+fn entry(node: &Expr) -> Option<(String, String)> {
+    match node {
+        Expr::ScalarFunction(call) if call.func.name() == map_entry::NAME => match call.args.as_slice() {
+            [Expr::Column(map), Expr::Literal(ScalarValue::Utf8(Some(key)), _)] => {
+                Some((map.name().to_owned(), key.clone()))
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// The type to which the value is cast, if its own is right for what it is for.

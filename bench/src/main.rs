@@ -1,0 +1,56 @@
+//! `sluice-bench`: the figures of `docs/performance.md`, a subcommand for each.
+//!
+//! - [`shop`]: what is measured;
+//! - [`stages`]: one core without I/O;
+//! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
+//! - [`peers`]: Sluice beside others.
+
+mod cpu;
+mod error;
+mod peers;
+mod role;
+mod shop;
+mod stages;
+mod stand;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use error::Error;
+
+#[derive(Debug, Parser)]
+#[command(name = "sluice-bench", about = "Measures what an event costs")]
+struct Arguments {
+    #[command(subcommand)]
+    figure: Figure,
+}
+
+#[derive(Debug, Subcommand)]
+enum Figure {
+    /// One core, without I/O: decode, rules, route, encode
+    Stages(stages::Options),
+    /// Kafka to ClickHouse: Sluice and ClickHouse's Kafka engine in turn
+    Peers(peers::Options),
+}
+
+fn main() -> ExitCode {
+    // The parts are supervised by this program, started once more.
+    if let Some(done) = devstack::hidden_main(std::env::args_os()) {
+        return done;
+    }
+    match measure(Arguments::parse().figure) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sluice-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn measure(figure: Figure) -> Result<(), Error> {
+    match figure {
+        Figure::Stages(options) => stages::run(options),
+        Figure::Peers(options) => peers::run(options).await,
+    }
+}

@@ -1,0 +1,252 @@
+//! What one core does to an event between Kafka and the sinks: frame, decode, rules, route, digest, order, encode. The
+//! production functions, in the order and with the arguments of a lane; no I/O.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use exactly_once_protocol::Partition;
+use load_tests::envelope;
+use pipeline::Pipeline;
+use pipeline::shape::Shape;
+use rules::Revision;
+use workers::collect::{Collector, Position, Record};
+use workers::decode::Plan;
+use workers::frame::frame;
+use workers::model::Model;
+use workers::transform::{Outputs, transform};
+
+use crate::cpu;
+use crate::error::Error;
+use crate::shop::{self, Addresses, PARTITIONS};
+use crate::stand::DIFFERENT;
+
+/// Kafka's timestamp of the records, and the events' time, Unix milliseconds.
+const NOW_MS: i64 = 1_795_228_766_362;
+const SCHEMA_ID: u32 = 7;
+
+/// How much of it.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Options {
+    /// Events for each measurement
+    #[arg(long, default_value_t = 2_000_000)]
+    events: usize,
+    /// Events in a batch
+    #[arg(long, default_value_t = 65_536)]
+    batch: usize,
+    /// Tenants, each with five rules of its own
+    #[arg(long, default_value_t = 50)]
+    tenants: usize,
+    /// Measurements; the median counts
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+}
+
+/// CPU time of one thread for each event, nanoseconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Costs {
+    /// Frame, decode, and the raw bytes put aside.
+    pub decode: f64,
+    /// Envelope, rules, route, digest.
+    pub transform: f64,
+    /// Sorted, written as a Native block, compressed.
+    pub encode: f64,
+}
+
+impl Costs {
+    /// All of them.
+    pub fn total(&self) -> f64 {
+        self.decode + self.transform + self.encode
+    }
+}
+
+struct Bench {
+    model: Model,
+    revision: Revision,
+    plan: Plan,
+    framed: Vec<Vec<u8>>,
+}
+
+impl Bench {
+    fn new(options: Options) -> Result<Self, Error> {
+        let pipeline = pipeline::check("bench.yaml", &shop::pipeline(&Addresses::NOBODY), Path::new("."))
+            .map_err(|faults| Error::faults(&faults))?;
+        let schema = apache_avro::Schema::parse_str(envelope::SCHEMA)?;
+        let shape = Shape::of(std::slice::from_ref(&schema))?;
+        let plan = Plan::compile(&schema, &shape)?;
+        let model = model(pipeline, shape)?;
+        let documents = shop::documents(options.tenants);
+        let revision = Revision::compile(1, &documents, &model.catalog).map_err(|faults| Error::faults(&faults))?;
+        let different = DIFFERENT.min(options.events);
+        let framed = envelope::payloads(different, options.tenants, 1, NOW_MS);
+        let framed = framed.into_iter().map(|payload| {
+            let id = SCHEMA_ID.to_be_bytes();
+            [&[0][..], &id, &payload].concat()
+        });
+        Ok(Self {
+            framed: framed.collect(),
+            model,
+            revision,
+            plan,
+        })
+    }
+
+    fn collected(&self, collector: &mut Collector, first: usize, count: usize) -> Result<(), Error> {
+        let source = &self.model.pipeline.sources[0];
+        for number in first..first + count {
+            let value = &self.framed[number % self.framed.len()];
+            let (schema_id, body) =
+                frame(source, Some(value), None).map_err(|fault| Error::Frame(fault.reason().into()))?;
+            let partition = Partition {
+                topic: 0,
+                partition: i32::try_from(number % PARTITIONS).unwrap_or(0),
+            };
+            let offset = i64::try_from(number / PARTITIONS).unwrap_or(i64::MAX);
+            let record = Record {
+                position: Position {
+                    partition,
+                    offset,
+                    timestamp_ms: NOW_MS,
+                    schema_id,
+                },
+                key: None,
+                value: Some(value),
+                headers: Vec::new(),
+            };
+            collector.cover(partition, offset, offset);
+            self.plan.decode(collector.columns(&self.model, 0), body)?;
+            collector.row(&self.model, 0, record);
+        }
+        Ok(())
+    }
+
+    fn encoded(&self, outputs: &Outputs) -> Result<usize, Error> {
+        let mut bytes = 0;
+        for rows in &outputs.tables {
+            let table = &self.model.pipeline.tables[rows.table];
+            let order = clickhouse_sink::sort_order(&rows.batch, &table.order_by)?;
+            let identity = clickhouse_sink::Identity {
+                topic: &self.model.pipeline.sources[rows.source].topic,
+                partition: &rows.partition,
+                offset: &rows.offset,
+                index: &rows.index,
+                row_hash: &rows.row_hash,
+            };
+            bytes += clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)?
+                .bytes
+                .len();
+        }
+        Ok(bytes)
+    }
+
+    /// Everything once, and what it costs an event.
+    fn run(&self, options: Options) -> Result<(Costs, Totals), Error> {
+        let mut collector = Collector::default();
+        let (mut decode, mut middle, mut encode) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        let mut totals = Totals::default();
+        let mut first = 0;
+        while first < options.events {
+            let count = options.batch.min(options.events - first);
+            let began = cpu::of_this_thread();
+            self.collected(&mut collector, first, count)?;
+            let collected = collector.close()?;
+            let decoded = cpu::of_this_thread();
+            let outputs = transform(&self.model, &self.revision, collected)?;
+            let transformed = cpu::of_this_thread();
+            totals.bytes += self.encoded(&outputs)?;
+            let encoded = cpu::of_this_thread();
+            decode += decoded - began;
+            middle += transformed - decoded;
+            encode += encoded - transformed;
+            totals.count(&outputs);
+            first += count;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        let each = |time: Duration| time.as_nanos() as f64 / options.events as f64;
+        let costs = Costs {
+            decode: each(decode),
+            transform: each(middle),
+            encode: each(encode),
+        };
+        Ok((costs, totals))
+    }
+}
+
+fn model(pipeline: Pipeline, shape: Shape) -> Result<Model, Error> {
+    Model::new(Arc::new(pipeline), vec![shape], 1).map_err(|faults| Error::faults(&faults))
+}
+
+/// What came out, so that nobody measures a pipeline that does nothing.
+#[derive(Debug, Default)]
+pub struct Totals {
+    rows: usize,
+    alerts: usize,
+    charges: usize,
+    dead: usize,
+    bytes: usize,
+}
+
+impl Totals {
+    fn count(&mut self, outputs: &Outputs) {
+        self.rows += outputs.tables.iter().map(|rows| rows.batch.num_rows()).sum::<usize>();
+        self.alerts += outputs.alerts.len();
+        self.charges += outputs.charges.values().map(Vec::len).sum::<usize>();
+        self.dead += outputs.dead.len();
+    }
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When the pipeline refuses its own events.
+pub fn run(options: Options) -> Result<(), Error> {
+    let bench = Bench::new(options)?;
+    let mut all = Vec::new();
+    for _ in 0..options.runs.max(1) {
+        let (costs, totals) = bench.run(options)?;
+        println!(
+            "decode {:.0} ns, rules and route {:.0} ns, encode {:.0} ns, together {:.0} ns of CPU an event: {:.0} events/s on one core",
+            costs.decode,
+            costs.transform,
+            costs.encode,
+            costs.total(),
+            1e9 / costs.total()
+        );
+        all.push((costs.total(), totals));
+    }
+    all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    let (median, totals) = &all[all.len() / 2];
+    println!(
+        "median of {}: {:.0} events/s on one core; {} rows in {} bytes, {} alerts, {} charges, {} dead letters of {} events in batches of {}",
+        all.len(),
+        1e9 / median,
+        totals.rows,
+        totals.bytes,
+        totals.alerts,
+        totals.charges,
+        totals.dead,
+        options.events,
+        options.batch
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_comes_out_with_its_alerts_and_charges() {
+        let options = Options {
+            events: 5000,
+            batch: 1000,
+            tenants: 50,
+            runs: 1,
+        };
+        let (costs, totals) = Bench::new(options).unwrap().run(options).unwrap();
+        assert!(costs.total() > 0.0);
+        assert_eq!((totals.rows, totals.dead), (5000, 0));
+        assert!((5..60).contains(&totals.alerts), "{totals:?}");
+        assert!((850..1150).contains(&totals.charges), "{totals:?}");
+    }
+}

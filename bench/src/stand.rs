@@ -1,0 +1,148 @@
+//! The real parts that figures are taken on: Kafka with a full topic, the registry and ClickHouse, on free ports of this machine.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use devstack::{Part, Stack};
+use load_tests::envelope::{self, Filling};
+use load_tests::register::{RegistryAddress, register_schema};
+
+use crate::cpu;
+use crate::error::Error;
+use crate::role;
+use crate::shop::{self, Addresses, PARTITIONS};
+
+/// Different events; a topic has them again and again.
+pub const DIFFERENT: usize = 50_000;
+/// ClickHouse goes on working after the last insert.
+const QUIET_WITHIN: Duration = Duration::from_secs(60);
+
+/// Running parts. Dropping it ends them.
+pub struct Stand {
+    /// The parts.
+    pub stack: Stack,
+    /// Directories of pipelines go below.
+    pub dir: tempfile::TempDir,
+    http: reqwest::Client,
+}
+
+impl Stand {
+    /// Starts the parts.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn up() -> Result<Self, Error> {
+        let dir = tempfile::Builder::new()
+            .prefix("sluice-bench-")
+            .tempdir()
+            .map_err(Error::io(&std::env::temp_dir()))?;
+        let options = devstack::Options {
+            ports: devstack::Ports::any(),
+            ..devstack::Options::new(dir.path().join("stack"))
+        };
+        let stack = devstack::up(options).await?;
+        let http = load_tests::register::client(&stack.clickhouse)?;
+        Ok(Self { stack, dir, http })
+    }
+
+    /// Registers the event's schema, makes the source topic as `sluice schema apply` does, and fills it with so many events.
+    ///
+    /// # Errors
+    /// When a part refuses.
+    pub async fn fill(&self, count: usize, tenants: usize) -> Result<(), Error> {
+        let registry = RegistryAddress {
+            url: self.stack.registry.clone(),
+            credentials: None,
+        };
+        let schema_id = register_schema(&registry, "events-value", envelope::SCHEMA).await?;
+        self.pipeline("filled", "http://127.0.0.1:9", tenants).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let first_ms = i64::try_from(now.as_millis()).unwrap_or(0);
+        let brokers = self.stack.kafka.clone();
+        let filling = move || {
+            let payloads = envelope::payloads(DIFFERENT.min(count), tenants, 1, first_ms);
+            let filling = Filling {
+                brokers: &brokers,
+                topic: "events",
+                partitions: PARTITIONS,
+                schema_id,
+            };
+            filling.fill(&payloads, count)
+        };
+        let filled = tokio::task::spawn_blocking(filling).await;
+        Ok(filled.map_err(|error| Error::Failed(error.to_string()))??)
+    }
+
+    /// Writes a pipeline file with rules into a directory of its own, and makes its topics and tables.
+    ///
+    /// # Errors
+    /// When `sluice schema apply` fails.
+    pub async fn pipeline(&self, name: &str, billing: &str, tenants: usize) -> Result<PathBuf, Error> {
+        let dir = self.dir.path().join(name);
+        let at = Addresses {
+            name,
+            kafka: &self.stack.kafka,
+            registry: &self.stack.registry,
+            clickhouse: &self.stack.clickhouse,
+            billing,
+        };
+        shop::write(&dir, &at, tenants)?;
+        role::run(&dir, &["schema", "apply"]).await?;
+        Ok(dir)
+    }
+
+    /// What ClickHouse answers.
+    ///
+    /// # Errors
+    /// [`Error::ClickHouse`] with its reason.
+    pub async fn sql(&self, query: &str) -> Result<String, Error> {
+        let sent = self.http.post(&self.stack.clickhouse).body(query.to_owned()).send();
+        let answer = sent.await?;
+        let good = answer.status().is_success();
+        let text = answer.text().await?;
+        if good { Ok(text) } else { Err(Error::ClickHouse(text)) }
+    }
+
+    /// The number that ClickHouse answers.
+    ///
+    /// # Errors
+    /// Like [`Stand::sql`].
+    pub async fn number(&self, query: &str) -> Result<u64, Error> {
+        let text = self.sql(query).await?;
+        let number = text.trim().parse();
+        number.map_err(|_| Error::ClickHouse(format!("`{query}` gives {text}")))
+    }
+
+    /// Returns once ClickHouse merges nothing, and has not for a second.
+    ///
+    /// # Errors
+    /// Like [`Stand::sql`].
+    pub async fn quiet(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + QUIET_WITHIN;
+        let mut since = Instant::now();
+        while since.elapsed() < Duration::from_secs(1) && Instant::now() < deadline {
+            if self.number("SELECT count() FROM system.merges").await? > 0 {
+                since = Instant::now();
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
+    /// CPU time that a part has taken so far.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it has ended.
+    pub fn cpu(&self, part: Part) -> Result<Duration, Error> {
+        let pid = self.stack.pid(part);
+        cpu::of_process(pid.ok_or_else(|| Error::Failed(format!("{} does not run", part.name())))?)
+    }
+
+    /// Ends the parts.
+    ///
+    /// # Errors
+    /// When one of them cannot be ended.
+    pub async fn down(self) -> Result<(), Error> {
+        Ok(self.stack.down().await?)
+    }
+}
