@@ -73,10 +73,12 @@ pub fn encode(
     low_cardinality: &[impl AsRef<str>],
 ) -> Result<Block, Error> {
     fits(batch, identity, order)?;
+    // A buffer that grows is copied: room for the rows as they lie in Arrow, and for their identities.
+    let room = batch.get_array_memory_size() / batch.num_rows().max(1) * order.len() + order.len() * 32;
     // Those of the batch, five of the identity, and the deadline.
     let columns = batch.num_columns() + 6;
     let mut block = Writer {
-        raw: Vec::with_capacity(order.len() * 64),
+        raw: Vec::with_capacity(room.min(RAW_BYTES_MAX)),
         structure: String::new(),
         columns: Vec::new(),
     };

@@ -51,6 +51,16 @@ impl Dictionary {
         index
     }
 
+    /// How many numbers were given; the null of a nullable column is one.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The text of a number.
+    pub(crate) fn text(&self, number: u32) -> &[u8] {
+        &self.texts[self.range(number)]
+    }
+
     fn insert(&mut self, text: &[u8], slot: usize) -> u32 {
         let index = self.ends.len() as u32;
         self.texts.extend_from_slice(text);

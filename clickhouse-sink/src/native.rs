@@ -284,8 +284,10 @@ fn fixed<const N: usize>(out: &mut Vec<u8>, array: &ArrayRef, rows: &[usize], by
 }
 
 fn texts_of<'a>(out: &mut Vec<u8>, array: &ArrayRef, rows: &[usize], text: impl Fn(usize) -> &'a [u8]) {
+    let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
     for &row in rows {
-        let bytes = if array.is_null(row) { &[] } else { text(row) };
+        let null = nulls.is_some_and(|nulls| nulls.is_null(row));
+        let bytes = if null { &[] } else { text(row) };
         varint(out, bytes.len() as u64);
         out.extend_from_slice(bytes);
     }
