@@ -4,6 +4,7 @@
 //! name, a NUL in an event id): such a part would be refused for ever and stop its partition.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use proto::delivery::v1::{Charge, DeliverRequest, Part};
 use sha2::{Digest, Sha256};
@@ -21,7 +22,8 @@ pub struct CheckedPart {
     pub(crate) end: i64,
     pub(crate) digest: [u8; 16],
     pub(crate) first: bool,
-    pub(crate) charges: Vec<CheckedCharge>,
+    /// Shared: a part is kept until it is known that the store has taken it.
+    pub(crate) charges: Vec<Arc<CheckedCharge>>,
 }
 
 /// A charge whose id agrees with its place.
@@ -94,11 +96,8 @@ fn check_part(pipeline: &str, part: Part) -> Result<CheckedPart, String> {
         if !seen.insert((charge.offset, n)) {
             return Err(format!("charges[{i}]: id \"{}\" is there twice", charge.id));
         }
-        charges.push(CheckedCharge {
-            n,
-            key: MeterKey::of(&charge.tenant, &charge.meter),
-            charge,
-        });
+        let key = MeterKey::of(&charge.tenant, &charge.meter);
+        charges.push(Arc::new(CheckedCharge { n, key, charge }));
     }
     Ok(CheckedPart {
         source,

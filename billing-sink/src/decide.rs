@@ -4,6 +4,7 @@
 //! rows are written.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use proto::delivery::v1::Outcome;
 use proto::delivery::v1::outcome::Kind;
@@ -75,7 +76,7 @@ pub struct ChargeRow {
     pub cursor: i64,
     pub source_id: i64,
     pub meter_id: i64,
-    pub charge: CheckedCharge,
+    pub charge: Arc<CheckedCharge>,
 }
 
 /// The outcomes, and what has to be written for them in the same transaction.
@@ -178,7 +179,7 @@ fn judge(held: &Held, part: &CheckedPart) -> Result<(), (Kind, String)> {
 /// The first charge of a meter pins its unit and scale: a sum over two units would be a number without a meaning.
 fn units(held: &Held, part: &CheckedPart) -> Result<(), (Kind, String)> {
     let mut pinned: HashMap<MeterKey, (&str, u32)> = HashMap::new();
-    for CheckedCharge { key, charge, .. } in &part.charges {
+    for CheckedCharge { key, charge, .. } in part.charges.iter().map(Arc::as_ref) {
         let known = held.meters.get(key).map(|meter| (meter.unit.as_str(), meter.scale));
         let (unit, scale) = *pinned
             .entry(*key)
@@ -239,7 +240,7 @@ fn apply(held: &mut Held, decided: &mut Decided, part: CheckedPart) -> SourceRow
     for charge in charges {
         let meter = meters.entry(charge.key).or_insert_with(|| {
             head.id += 1;
-            let CheckedCharge { key, charge, .. } = &charge;
+            let CheckedCharge { key, charge, .. } = charge.as_ref();
             let (tenant, meter, unit) = (charge.tenant.clone(), charge.meter.clone(), charge.unit.clone());
             let row = MeterRow {
                 id: head.id,
@@ -263,7 +264,7 @@ fn apply(held: &mut Held, decided: &mut Decided, part: CheckedPart) -> SourceRow
     row.clone()
 }
 
-fn length(charges: &[CheckedCharge]) -> i64 {
+fn length(charges: &[Arc<CheckedCharge>]) -> i64 {
     i64::try_from(charges.len()).unwrap_or(i64::MAX)
 }
 

@@ -12,7 +12,7 @@ fn part(start: i64, end: i64, charges: &[(&str, u32)]) -> CheckedPart {
         let n = u32::try_from(n).unwrap();
         let id = crate::check::id(&source, start, n);
         let (meter, unit, scale) = (format!("in {unit}"), (*unit).to_owned(), *scale);
-        CheckedCharge {
+        Arc::new(CheckedCharge {
             n,
             key: MeterKey::of("acme", &meter),
             charge: Charge {
@@ -24,7 +24,7 @@ fn part(start: i64, end: i64, charges: &[(&str, u32)]) -> CheckedPart {
                 offset: start,
                 ..Charge::default()
             },
-        }
+        })
     });
     let charges = charges.collect();
     CheckedPart {
@@ -99,7 +99,7 @@ fn parts_of_one_partition_continue_each_other() {
 #[test]
 fn a_part_that_contradicts_itself_pins_nothing() {
     let mut torn = part(0, 5, &[("EUR", 2), ("USD", 0), ("USD", 0)]);
-    torn.charges[2].charge.scale = 1;
+    Arc::make_mut(&mut torn.charges[2]).charge.scale = 1;
     let decided = decide(Held::default(), vec![torn]);
     assert_eq!(kinds(&decided), [(Kind::Conflict, NO_CURSOR)]);
     assert_eq!(
