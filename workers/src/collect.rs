@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use arrow::array::RecordBatch;
 use exactly_once_protocol::{Partition, Range};
 
-use crate::decode::Columns;
+use crate::decode::{Columns, renew};
 use crate::model::Model;
 
 /// Where a row came from.
@@ -122,6 +122,15 @@ impl Arena {
         self.spans.push(span);
     }
 
+    /// Takes the records and leaves room for as many.
+    fn renew(&mut self) -> Arena {
+        Arena {
+            bytes: renew(&mut self.bytes),
+            spans: renew(&mut self.spans),
+            headers: std::mem::take(&mut self.headers),
+        }
+    }
+
     fn get(&self, row: usize) -> Raw {
         let end = |row: usize| {
             self.spans[..row]
@@ -169,21 +178,43 @@ pub struct Collected {
     pub unknown_schemas: BTreeMap<Partition, BTreeSet<u32>>,
 }
 
+/// Rows of one source that grow. What was allocated for one batch is room for the next.
 struct Filling {
+    /// Of the model whose shape the columns have.
+    version: u64,
     columns: Columns,
     positions: Vec<Position>,
     raw: Arena,
 }
 
+impl Filling {
+    fn new(model: &Model, source: usize) -> Filling {
+        Filling {
+            version: model.version,
+            columns: Columns::new(&model.shapes[source]),
+            positions: Vec::new(),
+            raw: Arena::default(),
+        }
+    }
+}
+
+/// What a batch covers of one partition.
+#[derive(Clone, Copy)]
+struct Covered {
+    start: i64,
+    end: i64,
+    records: usize,
+}
+
 /// Collects one batch. Bounded by its owner, which looks at [`Collector::rows`] and [`Collector::bytes`].
 #[derive(Default)]
 pub struct Collector {
-    sources: BTreeMap<usize, Filling>,
+    /// By source index; those that had rows.
+    sources: Vec<Option<Filling>>,
     dead: Vec<Dead>,
     dead_bytes: usize,
-    ranges: BTreeMap<Partition, (i64, i64)>,
+    covered: BTreeMap<Partition, Covered>,
     unknown_schemas: BTreeMap<Partition, BTreeSet<u32>>,
-    held: BTreeMap<Partition, usize>,
     records: usize,
 }
 
@@ -202,9 +233,13 @@ pub struct Record<'a> {
 impl Collector {
     /// Says that the batch covers `offset` of `partition`; `start` is where its range begins if this is the first.
     pub fn cover(&mut self, partition: Partition, start: i64, offset: i64) {
-        let range = self.ranges.entry(partition).or_insert((start, offset + 1));
-        range.1 = offset + 1;
-        *self.held.entry(partition).or_insert(0) += 1;
+        let covered = self.covered.entry(partition).or_insert(Covered {
+            start,
+            end: offset,
+            records: 0,
+        });
+        covered.end = offset + 1;
+        covered.records += 1;
         self.records += 1;
     }
 
@@ -221,11 +256,14 @@ impl Collector {
     }
 
     fn filling(&mut self, model: &Model, source: usize) -> &mut Filling {
-        self.sources.entry(source).or_insert_with(|| Filling {
-            columns: Columns::new(&model.shapes[source]),
-            positions: Vec::new(),
-            raw: Arena::default(),
-        })
+        if source >= self.sources.len() {
+            self.sources.resize_with(source + 1, || None);
+        }
+        let filling = self.sources[source].get_or_insert_with(|| Filling::new(model, source));
+        if filling.version != model.version && filling.positions.is_empty() {
+            *filling = Filling::new(model, source);
+        }
+        filling
     }
 
     /// A record that could not be decoded.
@@ -275,14 +313,15 @@ impl Collector {
 
     /// Records of one partition in the batch.
     pub fn held(&self, partition: Partition) -> usize {
-        self.held.get(&partition).copied().unwrap_or(0)
+        self.covered.get(&partition).map_or(0, |covered| covered.records)
     }
 
     /// Memory that the batch holds, about.
     pub fn bytes(&self) -> usize {
         let rows: usize = self
             .sources
-            .values()
+            .iter()
+            .flatten()
             .map(|f| f.columns.bytes() + f.raw.bytes.len() + f.positions.len() * 48)
             .sum();
         rows + self.dead_bytes
@@ -290,32 +329,30 @@ impl Collector {
 
     /// Offsets covered so far, by partition.
     pub fn ranges(&self) -> impl Iterator<Item = Range> + '_ {
-        self.ranges.iter().map(|(partition, (start, end))| Range {
+        self.covered.iter().map(|(partition, covered)| Range {
             partition: *partition,
-            start: *start,
-            end: *end,
+            start: covered.start,
+            end: covered.end,
         })
     }
 
-    /// Ends the batch and leaves an empty collector behind.
+    /// Ends the batch and leaves an empty collector behind, with room for another of its size.
     pub fn close(&mut self) -> Result<Collected, arrow::error::ArrowError> {
-        let taken = std::mem::take(self);
-        let ranges = taken.ranges().collect();
-        let mut sources = Vec::with_capacity(taken.sources.len());
-        for (source, mut filling) in taken.sources {
-            if filling.positions.is_empty() {
+        let ranges = self.ranges().collect();
+        let mut sources = Vec::with_capacity(self.sources.len());
+        for (source, filling) in self.sources.iter_mut().enumerate() {
+            let Some(filling) = filling.as_mut().filter(|filling| !filling.positions.is_empty()) else {
                 continue;
-            }
+            };
             let batch = filling.columns.finish()?;
-            sources.push((
-                source,
-                SourceRows {
-                    batch,
-                    positions: filling.positions,
-                    raw: filling.raw,
-                },
-            ));
+            let (positions, raw) = (renew(&mut filling.positions), filling.raw.renew());
+            sources.push((source, SourceRows { batch, positions, raw }));
         }
+        let left = Collector {
+            sources: std::mem::take(&mut self.sources),
+            ..Collector::default()
+        };
+        let taken = std::mem::replace(self, left);
         Ok(Collected {
             sources,
             dead: taken.dead,

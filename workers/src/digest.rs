@@ -29,7 +29,6 @@ pub struct Digests {
 }
 
 impl Digests {
-
     /// Adds an output: where its event stands, what it is, which of its kind, and a hash of its content.
     pub fn push(&mut self, partition: Partition, offset: i64, output: Output, n: u16, content: u64) {
         let entries = self.entries.entry(partition).or_default();

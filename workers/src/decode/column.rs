@@ -404,8 +404,9 @@ fn scalars_from_zero(offsets: &mut Vec<i32>) -> ScalarBuffer<i32> {
     taken
 }
 
-/// Takes the vector and leaves an empty one with room for as much: the next batch is likely to be about as long.
-fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
-    let empty = Vec::with_capacity(values.len());
+/// Takes the vector and leaves an empty one with room for as much and a quarter: the next batch is likely to be about as long, and what
+/// grows beyond its room is copied.
+pub(crate) fn renew<T>(values: &mut Vec<T>) -> Vec<T> {
+    let empty = Vec::with_capacity(values.len() + values.len() / 4);
     std::mem::replace(values, empty)
 }

@@ -27,6 +27,7 @@ mod scalar;
 mod compile;
 mod plan;
 
+pub(crate) use column::renew;
 pub use columns::Columns;
 pub use error::{DecodeError, PlanError};
 pub use plan::Plan;

@@ -10,7 +10,7 @@ use exactly_once_kafka::{Group, headers};
 use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
 
 use super::{Inbox, LaneError, LaneLoop};
-use crate::collect::{Position, Record, Refusal, Stage};
+use crate::collect::{Headers, Position, Record, Refusal, Stage};
 use crate::decode::Plan;
 use crate::frame::frame;
 
@@ -154,57 +154,29 @@ impl LaneLoop {
             return Err(Wait::Pressure);
         }
         let source = usize::from(partition.topic);
-        let pipeline = Arc::clone(&self.model.pipeline);
-        let described = &pipeline.sources[source];
         let headers = if message_has_headers(message) {
             headers::all(message)
         } else {
             Vec::new()
         };
-        let header = headers
-            .iter()
-            .rev()
-            .find(|(name, _)| *name == described.schema_id_header);
-        let header = header.and_then(|(_, value)| value.as_deref());
         let mut position = Position {
             partition,
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
             schema_id: 0,
         };
-        let bytes = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
-        let refusal = |stage, code: &str, reason: String, field: &str, schema_id| Refusal {
-            stage,
-            code: code.into(),
-            reason,
-            field: field.into(),
-            attempts: 1,
-            schema_id,
-            tenant: String::new(),
-        };
-        let outcome = if bytes > pipeline.limits.event_bytes_max {
-            let limit = pipeline.limits.event_bytes_max;
-            let reason = format!("the event has {bytes} bytes, the limit `limits.event_bytes_max` is {limit}");
-            Err(refusal(Stage::Event, "too_large", reason, "", None))
-        } else {
-            match frame(described, message.payload(), header) {
-                Err(fault) => Err(refusal(Stage::Frame, fault.code(), fault.reason().into(), "", None)),
-                Ok((id, body)) => {
-                    position.schema_id = id;
-                    match self.plan(partition, source, id) {
-                        Found::Later(wait) => return Err(wait),
-                        Found::Plan(plan) => Ok((plan, body)),
-                        Found::Unknown => {
-                            self.note_unknown(partition, flow.mode, id);
-                            let subject = &described.subject;
-                            let reason =
-                                format!("the registry has no schema id {id} among the versions of subject {subject}");
-                            let mut refused = refusal(Stage::Schema, "unknown_schema_id", reason, "", Some(id));
-                            refused.attempts = pipeline.dead_letters.attempts;
-                            Err(refused)
-                        }
-                        Found::Unfit(reason) => Err(refusal(Stage::Schema, "schema_unusable", reason, "", Some(id))),
+        let outcome = match self.framed(source, message, &headers) {
+            Err(refused) => Err(refused),
+            Ok((id, body)) => {
+                position.schema_id = id;
+                match self.plan(partition, source, id) {
+                    Found::Later(wait) => return Err(wait),
+                    Found::Plan(plan) => Ok((plan, body)),
+                    Found::Unknown => {
+                        self.note_unknown(partition, flow.mode, id);
+                        Err(self.unknown_id(source, id))
                     }
+                    Found::Unfit(reason) => Err(refusal(Stage::Schema, "schema_unusable", reason, "", Some(id))),
                 }
             }
         };
@@ -214,18 +186,18 @@ impl LaneLoop {
             value: message.payload(),
             headers,
         };
-        let model = self.model_of(partition, flow.mode);
-        let collector = match flow.mode {
+        // Borrowed, not cloned: lanes share the model, and the count of its owners would go from core to core with each record.
+        let (collector, model) = match flow.mode {
             Mode::Settle { .. } => match self.settling.get_mut(&partition) {
-                Some(settling) => &mut settling.collector,
+                Some(settling) => (&mut settling.collector, &settling.model),
                 None => return Ok(()),
             },
-            _ => &mut self.collector,
+            _ => (&mut self.collector, &self.model),
         };
         collector.cover(partition, flow.start, position.offset);
         match outcome {
-            Ok((plan, body)) => match plan.decode(collector.columns(&model, source), body) {
-                Ok(()) => collector.row(&model, source, record),
+            Ok((plan, body)) => match plan.decode(collector.columns(model, source), body) {
+                Ok(()) => collector.row(model, source, record),
                 Err(fault) => {
                     let id = Some(position.schema_id);
                     collector.dead(
@@ -237,9 +209,52 @@ impl LaneLoop {
             Err(refused) => collector.dead(record, refused),
         }
         if flow.mode == Mode::New {
-            self.taken[source].inc();
+            self.taken[source].1 += 1;
         }
         Ok(())
+    }
+
+    /// Schema id and Avro body of a record, or why it has none.
+    fn framed<'a>(
+        &self,
+        source: usize,
+        message: &'a BorrowedMessage<'_>,
+        headers: &Headers,
+    ) -> Result<(u32, &'a [u8]), Refusal> {
+        let pipeline = &self.model.pipeline;
+        let described = &pipeline.sources[source];
+        let bytes = message.payload().map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len);
+        let limit = pipeline.limits.event_bytes_max;
+        if bytes > limit {
+            let reason = format!("the event has {bytes} bytes, the limit `limits.event_bytes_max` is {limit}");
+            return Err(refusal(Stage::Event, "too_large", reason, "", None));
+        }
+        let mut named = headers
+            .iter()
+            .rev()
+            .filter(|(name, _)| *name == described.schema_id_header);
+        let header = named.next().and_then(|(_, value)| value.as_deref());
+        frame(described, message.payload(), header)
+            .map_err(|fault| refusal(Stage::Frame, fault.code(), fault.reason().into(), "", None))
+    }
+
+    fn unknown_id(&self, source: usize, id: u32) -> Refusal {
+        let pipeline = &self.model.pipeline;
+        let subject = &pipeline.sources[source].subject;
+        let reason = format!("the registry has no schema id {id} among the versions of subject {subject}");
+        Refusal {
+            attempts: pipeline.dead_letters.attempts,
+            ..refusal(Stage::Schema, "unknown_schema_id", reason, "", Some(id))
+        }
+    }
+
+    /// Tells what was taken in since the last time.
+    pub(super) fn count_taken(&mut self) {
+        for (counter, taken) in &mut self.taken {
+            if *taken > 0 {
+                counter.inc_by(std::mem::take(taken));
+            }
+        }
     }
 
     fn note_unknown(&mut self, partition: Partition, mode: Mode, id: u32) {
@@ -518,6 +533,19 @@ impl LaneLoop {
 
     pub(super) fn quiet(&mut self, partitions: Vec<Partition>) {
         self.events.push_back(Event::Quiet(partitions));
+    }
+}
+
+/// Of a record that was tried once and belongs to no tenant that is known.
+fn refusal(stage: Stage, code: &str, reason: String, field: &str, schema_id: Option<u32>) -> Refusal {
+    Refusal {
+        stage,
+        code: code.into(),
+        reason,
+        field: field.into(),
+        attempts: 1,
+        schema_id,
+        tenant: String::new(),
     }
 }
 

@@ -233,8 +233,8 @@ pub struct LaneLoop {
     brake: Brake,
     /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
     records_max: usize,
-    /// Counts the records of each source. Looked up once: a look-up allocates the label.
-    taken: Vec<Counter<u64>>,
+    /// Counts the records of each source, and those of this turn: lanes share the counter. Looked up once: a look-up allocates the label.
+    taken: Vec<(Counter<u64>, u64)>,
     /// What was found of a partition when the group gave it, in words.
     found: BTreeMap<Partition, String>,
     /// Kafka's id of each topic when its partitions were taken.
@@ -281,7 +281,7 @@ impl LaneLoop {
         });
         let count = |source: &pipeline::Source| {
             let label = vec![("topic", source.topic.clone())];
-            shared.metrics.records.get_or_create(&label).clone()
+            (shared.metrics.records.get_or_create(&label).clone(), 0)
         };
         let taken = pipeline.sources.iter().map(count).collect();
         let brake = Brake::new(pipeline.dead_letters.brake);
@@ -403,6 +403,12 @@ impl LaneLoop {
     }
 
     fn take_records(&mut self, group: &Group) -> Result<(), LaneError> {
+        let taken = self.take_some(group);
+        self.count_taken();
+        taken
+    }
+
+    fn take_some(&mut self, group: &Group) -> Result<(), LaneError> {
         for nth in 0..RECORDS_A_TURN {
             match group.poll()? {
                 Polled::Record(message) => self.record(group, &message)?,

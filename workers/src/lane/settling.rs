@@ -112,13 +112,6 @@ impl LaneLoop {
         );
     }
 
-    pub(super) fn model_of(&self, partition: Partition, mode: Mode) -> Arc<Model> {
-        match (mode, self.settling.get(&partition)) {
-            (Mode::Settle { .. }, Some(settling)) => Arc::clone(&settling.model),
-            _ => Arc::clone(&self.model),
-        }
-    }
-
     /// The last record of the promised range was seen.
     pub(super) fn rebuilt(&mut self, group: &Group, partition: Partition) -> Result<(), LaneError> {
         if let Some(settling) = self.settling.get_mut(&partition) {
