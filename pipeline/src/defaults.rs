@@ -12,10 +12,10 @@ pub(crate) const AGE_MAX: Duration = Duration::from_millis(500);
 pub(crate) const ROLLUP_EVERY: Duration = Duration::from_secs(5);
 /// From here on ClickHouse's cost a row falls only slowly.
 pub(crate) const ROWS: usize = 5000;
-/// A block of ClickHouse's own default size: larger ones are split, which would break their token's meaning.
-pub(crate) const ROWS_MAX: usize = 65_536;
-/// A batch is held three times while it is delivered: decoded, encoded, compressed.
-pub(crate) const BATCH_BYTES_MAX: usize = 16 * MIB;
+/// Room to grow where a lane moves 200,000 events a second: the larger inserts are, the fewer parts has ClickHouse to merge.
+pub(crate) const ROWS_MAX: usize = 131_072;
+/// About 90,000 events of 200 bytes. A batch is held three times while it is delivered: decoded, encoded, compressed.
+pub(crate) const BATCH_BYTES_MAX: usize = 48 * MIB;
 /// Longer than a healthy insert ever took, and with `GRACE` still shorter than Kafka's session timeout: the wait
 /// after a crash then overlaps with one that happens anyway.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(8);
@@ -32,7 +32,7 @@ pub(crate) const AUDIT_KEEP_MIN: Duration = Duration::from_secs(86_400);
 /// Kafka's own default for a message.
 pub(crate) const EVENT_BYTES_MAX: usize = MIB;
 /// Three full batches: one in delivery, one waiting, one being gathered.
-pub(crate) const IN_FLIGHT_ROWS_MAX: usize = 200_000;
+pub(crate) const IN_FLIGHT_ROWS_MAX: usize = 400_000;
 /// The same in memory: with what librdkafka and the encoder hold, a worker stays under 1 GiB.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 256 * MIB;
 /// A pause throws away what was fetched ahead, so it should not come and go quickly.

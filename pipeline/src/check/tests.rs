@@ -242,15 +242,15 @@ fn an_empty_file_says_what_a_pipeline_needs() {
 #[test]
 fn settings_that_contradict_each_other_are_refused() {
     insta::assert_snapshot!(faults_with("\
-batch: {linger: 600ms, rows: 70000, bytes_max: 512KiB, deadline: 90s, grace: 2s, rollup_every: 2m}
+batch: {linger: 600ms, rows: 140000, bytes_max: 512KiB, deadline: 90s, grace: 2s, rollup_every: 2m}
 limits: {in_flight_rows_max: 60000, transaction_timeout: 20s, session_timeout: 20s, poll_interval_max: 15s, resume_below: 1}
 "), @r#"
     p.yaml:6:17: batch.linger: `linger` (600ms) can't be longer than `age_max` (500ms)
-    p.yaml:6:30: batch.rows: `rows` (70000) can't be more than `rows_max` (65536)
-    p.yaml:6:48: batch.bytes_max: `event_bytes_max` (1MiB) can't be larger than `bytes_max` (512KiB)
-    p.yaml:6:66: batch.deadline: `deadline` (90s) has to be shorter than `poll_interval_max` (15s)
-    p.yaml:6:96: batch.rollup_every: should be at most 1m: what gathers is fed at once
-    p.yaml:7:30: limits.in_flight_rows_max: `rows_max` (65536) can't be more than `in_flight_rows_max` (60000)
+    p.yaml:6:30: batch.rows: `rows` (140000) can't be more than `rows_max` (131072)
+    p.yaml:6:49: batch.bytes_max: `event_bytes_max` (1MiB) can't be larger than `bytes_max` (512KiB)
+    p.yaml:6:67: batch.deadline: `deadline` (90s) has to be shorter than `poll_interval_max` (15s)
+    p.yaml:6:97: batch.rollup_every: should be at most 1m: what gathers is fed at once
+    p.yaml:7:30: limits.in_flight_rows_max: `rows_max` (131072) can't be more than `in_flight_rows_max` (60000)
     p.yaml:7:58: limits.transaction_timeout: `transaction_timeout` (20s) has to be shorter than `session_timeout` (20s)
     p.yaml:7:80: limits.session_timeout: `session_timeout` (20s) has to be shorter than `poll_interval_max` (15s)
     p.yaml:7:123: limits.resume_below: should be above 0 and below 1
