@@ -26,6 +26,9 @@ pub struct Options {
     /// Runs of each, in turn; the median counts
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// Sluice without the peer, for a profiler
+    #[arg(long)]
+    alone: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -38,6 +41,8 @@ pub struct Run {
     pub rate: f64,
     /// CPU time of each process for an event, microseconds, from the start until ClickHouse has merged what it wants to.
     pub cpu_us: BTreeMap<&'static str, f64>,
+    /// Rows of an insert, on average; not known of the peer.
+    pub rows_an_insert: Option<f64>,
 }
 
 impl Run {
@@ -126,7 +131,11 @@ async fn kafka_engine(stand: &Stand, options: Options, number: usize) -> Result<
     stand.quiet().await?;
     let cpu_us = spent(&before, &parts(stand)?, options.events);
     stand.sql(&format!("DROP DATABASE {database} SYNC")).await?;
-    Ok(Run { rate, cpu_us })
+    Ok(Run {
+        rate,
+        cpu_us,
+        rows_an_insert: None,
+    })
 }
 
 fn spent(
@@ -142,6 +151,7 @@ fn spent(
 }
 
 /// One worker and the billing service, everything on: rules, alerts, charges, exactly once.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, Error> {
     let name = format!("sluice_{number}");
     let billing = free_address()?;
@@ -161,6 +171,7 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
     stand.quiet().await?;
     let mut after = parts(stand)?;
     after.extend([("worker", worker.cpu()?), ("billing", billing.cpu()?)]);
+    let inserts = worker.metric("sluice_insert_seconds_count").await;
     worker.stop().await?;
     billing.stop().await?;
     let rows = stand.number(&format!("SELECT count() FROM {name}.events")).await?;
@@ -171,6 +182,7 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
     Ok(Run {
         rate,
         cpu_us: spent(&before, &after, options.events),
+        rows_an_insert: Some(rows as f64 / inserts.max(1.0)),
     })
 }
 
@@ -181,11 +193,13 @@ fn median(mut figures: Vec<f64>) -> f64 {
 
 fn line(name: &str, run: &Run) {
     let each: Vec<String> = run.cpu_us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
+    let inserts = run.rows_an_insert.map(|rows| format!("; {rows:.0} rows an insert"));
     println!(
-        "{name:<14} {:>9.0} events/s  {:>6.2} us of CPU an event: {}",
+        "{name:<14} {:>9.0} events/s  {:>6.2} us of CPU an event: {}{}",
         run.rate,
         run.total_us(),
-        each.join(", ")
+        each.join(", "),
+        inserts.unwrap_or_default()
     );
 }
 
@@ -198,12 +212,17 @@ pub async fn run(options: Options) -> Result<(), Error> {
     stand.fill(options.events, options.tenants).await?;
     let (mut engines, mut sluices) = (Vec::new(), Vec::new());
     for number in 0..options.runs.max(1) {
-        engines.push(kafka_engine(&stand, options, number).await?);
+        if !options.alone {
+            engines.push(kafka_engine(&stand, options, number).await?);
+        }
         sluices.push(sluice(&stand, options, number).await?);
         if !options.json {
-            line("Kafka engine", &engines[number]);
+            engines.last().iter().for_each(|run| line("Kafka engine", run));
             line("Sluice", &sluices[number]);
         }
+    }
+    if options.alone {
+        return stand.down().await;
     }
     let of = |runs: &[Run], figure: fn(&Run) -> f64| median(runs.iter().map(figure).collect());
     let cpu = of(&engines, Run::total_us) / of(&sluices, Run::total_us);
