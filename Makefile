@@ -24,12 +24,13 @@ FAULTS ?=
 ROUNDS ?= 1
 MINUTES ?=
 TIMES ?= 1
+FULL ?=
 JSON ?=
 
-.PHONY: help demo stop test quick simulate chaos failures bounces build fmt fuzz own machine parts
+.PHONY: help demo stop test quick simulate chaos failures bounces bench bench-full build fmt fuzz own machine parts
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-8s %s\n' "$$name" "$$what"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
 
 demo: machine own ## everything on real parts: DURATION=60s RATE=5000 TENANTS=50, KEEP=1 leaves it running, KILL=1 kills workers
 	@scripts/beside-fetch.sh cargo build --workspace --bins
@@ -62,6 +63,13 @@ failures: machine own ## what fails in practice, on the real parts, and how soon
 bounces: machine own ## Kafka's own matrix: 100,000 records while brokers or workers are killed or stopped, eight times (a quarter of an hour)
 	@scripts/beside-fetch.sh scripts/programs.sh
 	@cargo test --workspace --test on_a_cluster -- --ignored --nocapture the_whole_matrix
+
+bench: machine own ## what an event costs, how soon it is queryable, in a release build, beside the targets: ONLY=1,3,4; FULL=1 takes an hour
+	@scripts/beside-fetch.sh cargo build --release --workspace --bins
+	@exec "$(CARGO_TARGET_DIR)/release/sluice-bench" table $(if $(filter-out 0,$(FULL)),--full) $(if $(ONLY),--only $(ONLY))
+
+bench-full: ## the same, as long as docs/performance.md was measured
+	@$(MAKE) bench FULL=1
 
 build: own ## every program, without the tests
 	@cargo build --workspace --bins

@@ -1,4 +1,4 @@
-//! CPU time, from the operating system.
+//! CPU time and memory, from the operating system.
 
 use std::time::Duration;
 
@@ -26,6 +26,27 @@ pub fn of_process(pid: u32) -> Result<Duration, Error> {
         .ok_or_else(gone)
 }
 
+/// Memory that a process has now and had at most, MiB (proc_pid_status(5), VmRSS and VmHWM).
+///
+/// # Errors
+/// [`Error::Failed`] when there is no such process any more.
+pub fn memory_mib(pid: u32) -> Result<(f64, f64), Error> {
+    let gone = || Error::Failed(format!("process {pid} has ended while it was measured"));
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| gone())?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim_start_matches(':')
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<f64>()
+            .ok()
+    };
+    match (kib("VmRSS"), kib("VmHWM")) {
+        (Some(now), Some(most)) => Ok((now / 1024.0, most / 1024.0)),
+        _ => Err(gone()),
+    }
+}
+
 /// The program's name stands in brackets and may hold anything, brackets too.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
@@ -42,6 +63,18 @@ mod tests {
     fn a_program_with_brackets_in_its_name_is_read() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 9 0 12345 1 2 3";
         assert_eq!(ticks(stat), Some(300));
+    }
+
+    #[test]
+    fn memory_that_is_written_to_is_counted() {
+        let (before, _) = memory_mib(std::process::id()).unwrap();
+        let written = std::hint::black_box(vec![1_u8; 64 << 20]);
+        let (after, most) = memory_mib(std::process::id()).unwrap();
+        assert!(
+            after > before + 50.0 && most >= after,
+            "{before} {after} {most}, {}",
+            written.len()
+        );
     }
 
     #[test]

@@ -3,15 +3,19 @@
 //! - [`shop`]: what is measured;
 //! - [`stages`]: one core without I/O;
 //! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
-//! - [`peers`]: Sluice beside others.
+//! - [`peers`]: Sluice beside others;
+//! - [`flow`]: latency, lag and memory at given rates;
+//! - [`table`]: all of them beside their targets.
 
 mod cpu;
 mod error;
+mod flow;
 mod peers;
 mod role;
 mod shop;
 mod stages;
 mod stand;
+mod table;
 
 use std::process::ExitCode;
 
@@ -31,6 +35,10 @@ enum Figure {
     Stages(stages::Options),
     /// Kafka to ClickHouse: Sluice and ClickHouse's Kafka engine in turn
     Peers(peers::Options),
+    /// Latency, lag and memory at given rates
+    Flow(flow::Options),
+    /// Every row, beside what it has to reach
+    Table(table::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,5 +60,7 @@ async fn measure(figure: Figure) -> Result<(), Error> {
     match figure {
         Figure::Stages(options) => stages::run(options),
         Figure::Peers(options) => peers::run(options).await,
+        Figure::Flow(options) => flow::run(options).await,
+        Figure::Table(options) => table::run(options).await,
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use devstack::Part;
 
+use crate::cpu;
 use crate::error::Error;
 use crate::role::{Role, free_address};
-use crate::stand::Stand;
+use crate::stand::{Stand, Topic};
 
 /// A run that stands still for as long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -19,19 +20,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Events in the topic
     #[arg(long, default_value_t = 3_000_000)]
-    events: usize,
+    pub events: usize,
     /// Tenants, each with five rules of its own
     #[arg(long, default_value_t = 50)]
-    tenants: usize,
+    pub tenants: usize,
     /// Runs of each, in turn; the median counts
     #[arg(long, default_value_t = 5)]
-    runs: usize,
+    pub runs: usize,
     /// Sluice without the peer, for a profiler
     #[arg(long)]
-    alone: bool,
+    pub alone: bool,
     /// Print JSON
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// What one run cost.
@@ -130,7 +131,9 @@ async fn kafka_engine(stand: &Stand, options: Options, number: usize) -> Result<
     let rate = grown(options.events, async || stand.number(&count).await).await?;
     stand.quiet().await?;
     let cpu_us = spent(&before, &parts(stand)?, options.events);
-    stand.sql(&format!("DROP DATABASE {database} SYNC")).await?;
+    // The table stays for the comparison.
+    stand.sql(&format!("DROP TABLE {database}.k_mv SYNC")).await?;
+    stand.sql(&format!("DROP TABLE {database}.k_in SYNC")).await?;
     Ok(Run {
         rate,
         cpu_us,
@@ -178,12 +181,49 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
     if rows != options.events as u64 {
         return Err(Error::Failed(format!("{rows} rows of {} events", options.events)));
     }
-    stand.sql(&format!("DROP DATABASE {name} SYNC")).await?;
     Ok(Run {
         rate,
         cpu_us: spent(&before, &after, options.events),
         rows_an_insert: Some(rows as f64 / inserts.max(1.0)),
     })
+}
+
+/// Compares the two tables, which came of the same topic by two programs that share no code: both have to have every event as often, with
+/// the same values in every column.
+async fn compare(stand: &Stand, number: usize) -> Result<(), Error> {
+    let common = "event_id, tenant_id, type, timestamp, user_id, anonymous_id, session_id, amount_cents, currency";
+    let nested = ["locale", "page_url", "page_path", "screen_w", "screen_h"];
+    let of = |table: &str, separator: &str| {
+        let nested: Vec<String> = nested.iter().map(|name| format!("context{separator}{name}")).collect();
+        format!(
+            "SELECT {common}, {}, toString(properties) AS entries, count() AS times FROM {table} GROUP BY ALL",
+            nested.join(", ")
+        )
+    };
+    let (engine, sluice) = (
+        of(&format!("engine_{number}.k_out"), "."),
+        of(&format!("sluice_{number}.events"), "_"),
+    );
+    for (one, other, which) in [
+        (&engine, &sluice, "the Kafka engine's table has and Sluice's has not"),
+        (&sluice, &engine, "Sluice's table has and the Kafka engine's has not"),
+    ] {
+        let only = stand
+            .number(&format!("SELECT count() FROM ({one} EXCEPT {other})"))
+            .await?;
+        if only > 0 {
+            return Err(Error::Failed(format!("{only} events that {which}")));
+        }
+    }
+    Ok(())
+}
+
+/// Reading the topic with librdkafka, and nothing else.
+async fn bare(topic: &Topic, options: Options) -> Result<f64, Error> {
+    let me = std::process::id();
+    let before = cpu::of_process(me)?;
+    topic.with(move |filling| filling.consume(options.events)).await?;
+    Ok(each(cpu::of_process(me)? - before, options.events))
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -203,38 +243,108 @@ fn line(name: &str, run: &Run) {
     );
 }
 
+/// What all runs gave.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Figures {
+    /// The peer's runs; none if Sluice ran alone.
+    pub kafka_engine: Vec<Run>,
+    /// Sluice's.
+    pub sluice: Vec<Run>,
+    /// Bare reading, microseconds of CPU for an event.
+    pub consume_us: Vec<f64>,
+}
+
+impl Figures {
+    fn of(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
+        median(runs.iter().map(figure).collect())
+    }
+
+    /// How many times Sluice's CPU for an event the peer takes; medians.
+    pub fn cpu_ratio(&self) -> f64 {
+        Self::of(&self.kafka_engine, Run::total_us) / Self::of(&self.sluice, Run::total_us)
+    }
+
+    /// How many times as many events a second Sluice moves; medians.
+    pub fn rate_ratio(&self) -> f64 {
+        Self::of(&self.sluice, |run| run.rate) / Self::of(&self.kafka_engine, |run| run.rate)
+    }
+
+    /// Of Sluice in all processes, microseconds for an event; median.
+    pub fn sluice_us(&self) -> f64 {
+        Self::of(&self.sluice, Run::total_us)
+    }
+
+    /// Of the worker alone, microseconds for an event; median.
+    pub fn worker_us(&self) -> f64 {
+        Self::of(&self.sluice, |run| {
+            run.cpu_us.get("worker").copied().unwrap_or_default()
+        })
+    }
+
+    /// Bare reading, microseconds for an event; median.
+    pub fn bare_us(&self) -> f64 {
+        median(self.consume_us.clone())
+    }
+}
+
+/// Runs each in turn.
+///
+/// # Errors
+/// When a part or a role fails, or a row is missing or another one than the peer's.
+pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Result<Figures, Error> {
+    let stand = Stand::up().await?;
+    let topic = stand.fill(options.events, options.tenants).await?;
+    let mut figures = Figures {
+        kafka_engine: Vec::new(),
+        sluice: Vec::new(),
+        consume_us: Vec::new(),
+    };
+    for number in 0..options.runs.max(1) {
+        if !options.alone {
+            let run = kafka_engine(&stand, options, number).await?;
+            told("Kafka engine", &run);
+            figures.kafka_engine.push(run);
+        }
+        let run = sluice(&stand, options, number).await?;
+        told("Sluice", &run);
+        figures.sluice.push(run);
+        figures.consume_us.push(bare(&topic, options).await?);
+        if !options.alone {
+            compare(&stand, number).await?;
+            stand.sql(&format!("DROP DATABASE engine_{number} SYNC")).await?;
+        }
+        stand.sql(&format!("DROP DATABASE sluice_{number} SYNC")).await?;
+    }
+    stand.down().await?;
+    Ok(figures)
+}
+
 /// Measures and prints.
 ///
 /// # Errors
-/// When a part or a role fails, or a row is missing.
+/// Like [`measure`].
 pub async fn run(options: Options) -> Result<(), Error> {
-    let stand = Stand::up().await?;
-    stand.fill(options.events, options.tenants).await?;
-    let (mut engines, mut sluices) = (Vec::new(), Vec::new());
-    for number in 0..options.runs.max(1) {
-        if !options.alone {
-            engines.push(kafka_engine(&stand, options, number).await?);
-        }
-        sluices.push(sluice(&stand, options, number).await?);
+    let told = |name: &str, run: &Run| {
         if !options.json {
-            engines.last().iter().for_each(|run| line("Kafka engine", run));
-            line("Sluice", &sluices[number]);
+            line(name, run);
         }
-    }
-    if options.alone {
-        return stand.down().await;
-    }
-    let of = |runs: &[Run], figure: fn(&Run) -> f64| median(runs.iter().map(figure).collect());
-    let cpu = of(&engines, Run::total_us) / of(&sluices, Run::total_us);
-    let rate = of(&sluices, |run| run.rate) / of(&engines, |run| run.rate);
+    };
+    let figures = measure(options, told).await?;
     if options.json {
-        let all = serde_json::json!({"kafka_engine": engines, "sluice": sluices, "cpu_ratio": cpu, "rate_ratio": rate});
-        println!("{all}");
-    } else {
+        println!("{}", serde_json::json!(figures));
+        return Ok(());
+    }
+    println!(
+        "reading the topic and nothing else: {:.2} us of CPU an event",
+        figures.bare_us()
+    );
+    if !options.alone {
         println!(
-            "medians of {}: Sluice takes 1/{cpu:.2} of the Kafka engine's CPU for an event, and moves {rate:.2} times as many a second",
-            options.runs
+            "medians of {}: Sluice takes 1/{:.2} of the Kafka engine's CPU for an event, and moves {:.2} times as many a second; the tables are equal",
+            options.runs,
+            figures.cpu_ratio(),
+            figures.rate_ratio()
         );
     }
-    stand.down().await
+    Ok(())
 }

@@ -130,6 +130,14 @@ impl Role {
         cpu::of_process(self.pid())
     }
 
+    /// Memory that it has now and had at most, MiB.
+    ///
+    /// # Errors
+    /// [`Error::Failed`] when it has ended.
+    pub fn memory_mib(&self) -> Result<(f64, f64), Error> {
+        cpu::memory_mib(self.pid())
+    }
+
     /// Its process.
     pub fn pid(&self) -> u32 {
         self.child.id().unwrap_or_default()

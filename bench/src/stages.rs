@@ -30,16 +30,16 @@ const SCHEMA_ID: u32 = 7;
 pub struct Options {
     /// Events for each measurement
     #[arg(long, default_value_t = 2_000_000)]
-    events: usize,
+    pub events: usize,
     /// Events in a batch
     #[arg(long, default_value_t = 65_536)]
-    batch: usize,
+    pub batch: usize,
     /// Tenants, each with five rules of its own
     #[arg(long, default_value_t = 50)]
-    tenants: usize,
+    pub tenants: usize,
     /// Measurements; the median counts
     #[arg(long, default_value_t = 5)]
-    runs: usize,
+    pub runs: usize,
 }
 
 /// CPU time of one thread for each event, nanoseconds.
@@ -195,15 +195,28 @@ impl Totals {
     }
 }
 
-/// Measures and prints.
+/// The median's cost in all stages together, nanoseconds for an event, and what came out.
 ///
 /// # Errors
 /// When the pipeline refuses its own events.
-pub fn run(options: Options) -> Result<(), Error> {
+pub fn measure(options: Options, mut told: impl FnMut(&Costs)) -> Result<(f64, Totals), Error> {
     let bench = Bench::new(options)?;
     let mut all = Vec::new();
     for _ in 0..options.runs.max(1) {
         let (costs, totals) = bench.run(options)?;
+        told(&costs);
+        all.push((costs.total(), totals));
+    }
+    all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    Ok(all.swap_remove(all.len() / 2))
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// Like [`measure`].
+pub fn run(options: Options) -> Result<(), Error> {
+    let told = |costs: &Costs| {
         println!(
             "decode {:.0} ns, rules and route {:.0} ns, encode {:.0} ns, together {:.0} ns of CPU an event: {:.0} events/s on one core",
             costs.decode,
@@ -212,13 +225,11 @@ pub fn run(options: Options) -> Result<(), Error> {
             costs.total(),
             1e9 / costs.total()
         );
-        all.push((costs.total(), totals));
-    }
-    all.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-    let (median, totals) = &all[all.len() / 2];
+    };
+    let (median, totals) = measure(options, told)?;
     println!(
         "median of {}: {:.0} events/s on one core; {} rows in {} bytes, {} alerts, {} charges, {} dead letters of {} events in batches of {}",
-        all.len(),
+        options.runs,
         1e9 / median,
         totals.rows,
         totals.bytes,

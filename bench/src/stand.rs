@@ -26,6 +26,42 @@ pub struct Stand {
     http: reqwest::Client,
 }
 
+/// The source topic and the id of its schema.
+#[derive(Debug, Clone)]
+pub struct Topic {
+    brokers: String,
+    schema_id: u32,
+}
+
+impl Topic {
+    /// Runs what blocks on a thread of its own.
+    ///
+    /// # Errors
+    /// What it fails with.
+    pub async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Filling<'_>) -> Result<T, load_tests::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let topic = self.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            work(Filling {
+                brokers: &topic.brokers,
+                topic: "events",
+                partitions: PARTITIONS,
+                schema_id: topic.schema_id,
+            })
+        });
+        Ok(done.await.map_err(|error| Error::Failed(error.to_string()))??)
+    }
+}
+
+/// So many different events from now on.
+pub fn payloads(different: usize, tenants: usize) -> Vec<Vec<u8>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let first_ms = i64::try_from(now.as_millis()).unwrap_or(0);
+    envelope::payloads(different, tenants, 1, first_ms)
+}
+
 impl Stand {
     /// Starts the parts.
     ///
@@ -45,32 +81,31 @@ impl Stand {
         Ok(Self { stack, dir, http })
     }
 
-    /// Registers the event's schema, makes the source topic as `sluice schema apply` does, and fills it with so many events.
+    /// Registers the event's schema.
     ///
     /// # Errors
-    /// When a part refuses.
-    pub async fn fill(&self, count: usize, tenants: usize) -> Result<(), Error> {
+    /// When the registry refuses.
+    pub async fn topic(&self) -> Result<Topic, Error> {
         let registry = RegistryAddress {
             url: self.stack.registry.clone(),
             credentials: None,
         };
-        let schema_id = register_schema(&registry, "events-value", envelope::SCHEMA).await?;
+        Ok(Topic {
+            brokers: self.stack.kafka.clone(),
+            schema_id: register_schema(&registry, "events-value", envelope::SCHEMA).await?,
+        })
+    }
+
+    /// Registers the event's schema, makes the source topic as `sluice schema apply` does, and fills it with so many events.
+    ///
+    /// # Errors
+    /// When a part refuses.
+    pub async fn fill(&self, count: usize, tenants: usize) -> Result<Topic, Error> {
+        let topic = self.topic().await?;
         self.pipeline("filled", "http://127.0.0.1:9", tenants).await?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let first_ms = i64::try_from(now.as_millis()).unwrap_or(0);
-        let brokers = self.stack.kafka.clone();
-        let filling = move || {
-            let payloads = envelope::payloads(DIFFERENT.min(count), tenants, 1, first_ms);
-            let filling = Filling {
-                brokers: &brokers,
-                topic: "events",
-                partitions: PARTITIONS,
-                schema_id,
-            };
-            filling.fill(&payloads, count)
-        };
-        let filled = tokio::task::spawn_blocking(filling).await;
-        Ok(filled.map_err(|error| Error::Failed(error.to_string()))??)
+        let payloads = payloads(DIFFERENT.min(count), tenants);
+        topic.with(move |filling| filling.fill(&payloads, count)).await?;
+        Ok(topic)
     }
 
     /// Writes a pipeline file with rules into a directory of its own, and makes its topics and tables.

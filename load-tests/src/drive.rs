@@ -3,8 +3,8 @@
 //! `occurred_at` are the time at which it *should* have been sent.
 
 mod report;
-mod sampling;
-mod schedule;
+pub(crate) mod sampling;
+pub(crate) mod schedule;
 mod settings;
 mod tally;
 

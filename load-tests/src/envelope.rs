@@ -1,8 +1,12 @@
 //! The event that figures are about: one envelope of 203 bytes, of `envelope.avsc`. All events of one seed and one moment are the
 //! same bytes on every machine.
 
+mod consume;
+mod pace;
+
 use std::time::Duration;
 
+pub use pace::{Paced, Phase};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
@@ -91,15 +95,19 @@ pub struct Filling<'a> {
 }
 
 impl Filling<'_> {
+    fn fault(&self, reason: String) -> Error {
+        Error::Kafka {
+            brokers: self.brokers.to_owned(),
+            reason,
+        }
+    }
+
     /// Writes so many events into the topic, these payloads again and again, as fast as Kafka takes them.
     ///
     /// # Errors
     /// [`Error::Kafka`] when Kafka refuses one, or has not acknowledged all within two minutes after the last was written.
     pub fn fill(&self, payloads: &[Vec<u8>], count: usize) -> Result<(), Error> {
-        let fault = |reason: String| Error::Kafka {
-            brokers: self.brokers.to_owned(),
-            reason,
-        };
+        let fault = |reason: String| self.fault(reason);
         let framed = |payload: &Vec<u8>| Framing::Prefix.frame(self.schema_id, payload).value;
         let framed: Vec<Vec<u8>> = payloads.iter().map(framed).collect();
         let mut config = ClientConfig::new();

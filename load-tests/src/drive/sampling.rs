@@ -23,24 +23,29 @@ pub(crate) struct Sampling {
 impl Sampling {
     /// For a run that began at `began_ms` (unix).
     pub(crate) fn of(settings: &Settings, began_ms: i64) -> Self {
+        let rate = settings.samples.is_some().then_some(settings.samples_per_second);
+        let after = i64::try_from(settings.samples_after.as_millis()).unwrap_or(i64::MAX);
+        Self::new(rate, settings.seed, began_ms.saturating_add(after))
+    }
+
+    /// So many a second from `first_ms` (unix) on, or none.
+    pub(crate) fn new(samples_per_second: Option<f64>, seed: u64, first_ms: i64) -> Self {
         let mean_apart = Duration::from_millis((APART_MS.0 + APART_MS.1).unsigned_abs() / 2);
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "saturates, and is not negative"
         )]
-        let per_moment = match settings.samples {
-            Some(_) if settings.samples_per_second > 0.0 => {
-                (settings.samples_per_second * mean_apart.as_secs_f64()).ceil() as u32
-            }
+        let per_moment = match samples_per_second {
+            Some(rate) if rate > 0.0 => (rate * mean_apart.as_secs_f64()).ceil() as u32,
             _ => 0,
         };
         Self {
-            random: Random::new(settings.seed),
+            random: Random::new(seed),
             per_moment,
             left: per_moment,
             topic: None,
-            next_ms: began_ms.saturating_add(i64::try_from(settings.samples_after.as_millis()).unwrap_or(i64::MAX)),
+            next_ms: first_ms,
         }
     }
 
