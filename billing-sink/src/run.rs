@@ -43,7 +43,7 @@ impl Settings {
         Self {
             listen: "127.0.0.1:0".to_owned(),
             store,
-            message_bytes_max: 16 * 1024 * 1024,
+            message_bytes_max: 32 * 1024 * 1024,
             http_listen: Some("127.0.0.1:0".to_owned()),
             drain: Duration::from_secs(10),
         }

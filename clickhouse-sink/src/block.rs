@@ -1,6 +1,6 @@
 //! One batch as one block of ClickHouse's Native format, ready to be sent.
 
-use arrow::array::{ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch};
 
 use crate::insert::DEADLINE_COLUMN;
 use crate::native::{Layout, varint};
@@ -104,6 +104,35 @@ pub fn encode(
         structure: block.structure,
         columns: block.columns,
     })
+}
+
+/// Whether all rows of a batch fit into one block for certain: what [`encode`] refuses, this does, too, and what is close to it.
+pub fn fits_one_block(batch: &RecordBatch) -> bool {
+    batch.num_rows() <= ROWS_MAX && raw_bytes_at_most(batch) <= RAW_BYTES_MAX
+}
+
+/// What the rows take in Native, at most.
+fn raw_bytes_at_most(batch: &RecordBatch) -> usize {
+    /// Eight for where a list or a map ends, one for null, and where Arrow has a bit a byte; of the identity, with its topic's number, and the deadline.
+    const BESIDE_A_VALUE: usize = 10;
+    const IDENTITY: usize = 40;
+    let (rows, mut bytes) = (batch.num_rows(), 4096);
+    for (field, array) in batch.schema_ref().fields().iter().zip(batch.columns()) {
+        // Arrow has a text's end in four bytes and Native its length in at most four; a number is as long in both.
+        // What can't be made plain is refused by `encode`, with the reason.
+        let data = plain(field.name(), array).map_or_else(|_| array.to_data(), |array| array.to_data());
+        let values = data.get_slice_memory_size().unwrap_or(usize::MAX / 2);
+        bytes += values + (rows + elements(&data)) * BESIDE_A_VALUE + 2 * field.name().len() + 64;
+    }
+    bytes + rows * IDENTITY
+}
+
+/// Elements of all lists and maps in a column, and of those in them.
+fn elements(data: &ArrayData) -> usize {
+    data.child_data()
+        .iter()
+        .map(|child| child.len() + elements(child))
+        .sum()
 }
 
 fn fits(batch: &RecordBatch, identity: &Identity<'_>, order: &[usize]) -> Result<(), Error> {
@@ -282,6 +311,32 @@ mod tests {
             "{}",
             block.structure
         );
+    }
+
+    #[test]
+    fn a_block_is_never_larger_than_what_is_said_beforehand() {
+        for rows in [0, 1, 2, 1000] {
+            let indices: arrow::array::UInt32Array = (0..rows).map(|row| row % 2).collect();
+            let batch = arrow::compute::take_record_batch(&batch(), &indices).unwrap();
+            let count = batch.num_rows();
+            let identity = Identity {
+                topic: "k",
+                partition: &vec![1; count],
+                offset: &vec![3; count],
+                index: &vec![5; count],
+                row_hash: &vec![7; count],
+            };
+            let order: Vec<usize> = (0..count).collect();
+            for low in [&["low", "t"][..], &[]] {
+                let block = encode(&batch, &identity, &order, low).unwrap();
+                let raw = decompress(&block.until(1).unwrap()).len();
+                assert!(raw <= raw_bytes_at_most(&batch), "{raw} bytes of {rows} rows");
+                assert!(raw_bytes_at_most(&batch) < 4 * raw + 8192, "{raw} bytes of {rows} rows");
+            }
+            assert!(fits_one_block(&batch));
+        }
+        let long: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(1 << 20); 200]));
+        assert!(!fits_one_block(&RecordBatch::try_from_iter([("t", long)]).unwrap()));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) const AUDIT_KEEP_MIN: Duration = Duration::from_secs(86_400);
 
 /// Kafka's own default for a message.
 pub(crate) const EVENT_BYTES_MAX: usize = MIB;
-/// Three full batches: one in delivery, one waiting, one being gathered.
+/// Of all lanes of a worker together; a batch is full with half of its lane's share, so that one can be in delivery and one be gathered.
 pub(crate) const IN_FLIGHT_ROWS_MAX: usize = 400_000;
 /// The same in memory: with what librdkafka and the encoder hold, a worker stays under 1 GiB.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 256 * MIB;
@@ -70,7 +70,7 @@ pub(crate) const DEAD_LETTER_PATTERN: &str = "{topic}.dlq";
 pub(crate) const BRAKE_SHARE: f64 = 0.5;
 /// Long enough that one client's burst of bad events doesn't stop a partition.
 pub(crate) const BRAKE_OVER_EVENTS: u64 = 1000;
-/// A batch of charges is far smaller; tonic's own 4 MiB is too small for a full one.
+/// Enough for a charge of some 200 bytes from each event of a full batch; tonic's own 4 MiB is not. Larger batches are cut.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 32 * MIB;
 
 /// Only this machine, until someone decides otherwise.

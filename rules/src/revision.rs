@@ -10,7 +10,7 @@ use document::{Fault, Faults};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
 
 use crate::applied::{Applied, Code, Failure};
-use crate::apply::{Rows, Whole, merge, run};
+use crate::apply::{Rows, merge, run};
 use crate::catalog::{Catalog, EventShape};
 use crate::position::Source;
 use crate::program::{self, Program};
@@ -177,9 +177,9 @@ impl Revision {
         let Some(tenants) = batch.column(shape.tenant).as_string_opt::<i32>() else {
             return refused(batch, "the tenant's column is no text");
         };
-        let (whole, mut outcomes) = (Whole::new(batch), Vec::new());
+        let mut outcomes = Vec::new();
         for (program, rows) in self.groups(event, tenants) {
-            run(&self.programs[program].events[event], &whole, rows, &mut outcomes);
+            run(&self.programs[program].events[event], batch, rows, &mut outcomes);
         }
         merge(batch, shape, outcomes)
     }
@@ -353,7 +353,7 @@ impl EventShape {
         let mut outcomes = Vec::new();
         run(
             &program.events[event],
-            &Whole::new(batch),
+            batch,
             Rows::All(u32::try_from(batch.num_rows()).unwrap_or(u32::MAX)),
             &mut outcomes,
         );

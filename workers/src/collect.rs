@@ -340,8 +340,10 @@ impl Collector {
     pub fn close(&mut self) -> Result<Collected, arrow::error::ArrowError> {
         let ranges = self.ranges().collect();
         let mut sources = Vec::with_capacity(self.sources.len());
-        for (source, filling) in self.sources.iter_mut().enumerate() {
-            let Some(filling) = filling.as_mut().filter(|filling| !filling.positions.is_empty()) else {
+        for (source, slot) in self.sources.iter_mut().enumerate() {
+            let Some(filling) = slot.as_mut().filter(|filling| !filling.positions.is_empty()) else {
+                // A source that has gone quiet does not keep what it had.
+                *slot = None;
                 continue;
             };
             let batch = filling.columns.finish()?;

@@ -342,6 +342,13 @@ impl Sinks {
         }
     }
 
+    /// A table whose rows may be more bytes than ClickHouse takes in one block.
+    pub fn block_too_large(&self, outputs: &Outputs) -> Option<&str> {
+        let large = |rows: &&TableRows| !clickhouse_sink::fits_one_block(&rows.batch);
+        let rows = outputs.tables.iter().find(large)?;
+        Some(&self.pipeline.tables[rows.table].name)
+    }
+
     fn block(
         &self,
         rows: &TableRows,

@@ -10,4 +10,4 @@ mod merge;
 
 pub use merge::merge;
 pub use run::run;
-pub use work::{Rows, Whole};
+pub use work::Rows;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, new_null_array};
 use arrow::datatypes::{DataType, Decimal128Type, Int64Type};
 use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
 
 use super::chosen::Chosen;
 use super::edit_map::{self, Change};
 use super::effects::{Effects, Failed};
 use super::merge::Outcome;
-use super::work::{Rows, Whole, Work};
+use super::work::{Rows, Work};
 use crate::applied::{Alert, Charge, Code, Failure};
 use crate::expression::{panicked, shortened};
 use crate::limits::ALERT_BYTES_MAX;
@@ -19,7 +20,7 @@ use crate::program::{Action, Alerting, Assignment, Charging, Move, Step};
 
 /// Runs a program's steps for one event. What can't be computed for other reasons than an event's values (a panic in
 /// our own kernels, columns beyond two gigabytes) is narrowed to single rows, too.
-pub fn run<'p>(steps: &'p [Step], input: &Whole<'_>, rows: Rows, outcomes: &mut Vec<Outcome<'p>>) {
+pub fn run<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows, outcomes: &mut Vec<Outcome<'p>>) {
     let attempt = catch_unwind(AssertUnwindSafe(|| attempt(steps, input, rows.clone())));
     let reason = match attempt {
         Ok(Ok(outcome)) => return outcomes.push(outcome),
@@ -53,7 +54,7 @@ pub fn run<'p>(steps: &'p [Step], input: &Whole<'_>, rows: Rows, outcomes: &mut 
     });
 }
 
-fn attempt<'p>(steps: &'p [Step], input: &Whole<'_>, rows: Rows) -> Result<Outcome<'p>, ArrowError> {
+fn attempt<'p>(steps: &'p [Step], input: &RecordBatch, rows: Rows) -> Result<Outcome<'p>, ArrowError> {
     let mut work = Work::new(input, rows);
     for (index, step) in steps.iter().enumerate() {
         if work.rows.len() == 0 {

@@ -1,9 +1,5 @@
 //! The rows of a batch that one program works on, as the rules above have left them.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
-
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, UInt32Array};
 use arrow::compute::{filter, take};
 use arrow::datatypes::DataType;
@@ -62,38 +58,13 @@ impl Rows {
     }
 }
 
-/// A batch, and what all programs that work on it want to know of it.
-#[derive(Debug)]
-pub struct Whole<'a> {
-    columns: &'a RecordBatch,
-    found: RefCell<HashMap<(usize, String), Rc<Places>>>,
-}
-
 /// Where the entry of a key stands among the values of a map column, for each row.
 type Places = Vec<Option<u32>>;
-
-impl<'a> Whole<'a> {
-    pub fn new(columns: &'a RecordBatch) -> Self {
-        Self {
-            columns,
-            found: RefCell::default(),
-        }
-    }
-
-    /// Looked for once, whoever asks.
-    fn places(&self, map: usize, key: &str) -> Rc<Places> {
-        let mut found = self.found.borrow_mut();
-        let places = found
-            .entry((map, key.to_owned()))
-            .or_insert_with(|| Rc::new(map_entry::lookup(self.columns.column(map).as_map(), key)));
-        Rc::clone(places)
-    }
-}
 
 /// State of one run. Columns are taken from the input when a rule first needs them: most never are.
 #[derive(Debug)]
 pub struct Work<'a> {
-    input: &'a Whole<'a>,
+    input: &'a RecordBatch,
     /// Those still alive.
     pub rows: Rows,
     columns: Vec<Option<ArrayRef>>,
@@ -104,8 +75,8 @@ pub struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub fn new(input: &'a Whole<'a>, rows: Rows) -> Self {
-        let columns = input.columns.num_columns();
+    pub fn new(input: &'a RecordBatch, rows: Rows) -> Self {
+        let columns = input.num_columns();
         Self {
             input,
             rows,
@@ -120,22 +91,23 @@ impl<'a> Work<'a> {
         if let Some(column) = &self.columns[index] {
             return Ok(ArrayRef::clone(column));
         }
-        let column = self.rows.of(self.input.columns.column(index))?;
+        let column = self.rows.of(self.input.column(index))?;
         self.columns[index] = Some(ArrayRef::clone(&column));
         Ok(column)
     }
 
-    /// Where an entry stands for each of the rows, as long as no rule has touched the map: `None` then.
+    /// Where an entry stands for each of the rows, as long as no rule has touched the map: `None` then. The map itself, most of an event, is
+    /// not taken for it.
     fn places(&self, map: usize, key: &str) -> Option<Places> {
         if self.columns[map].is_some() {
             return None;
         }
-        let all = self.input.places(map, key);
+        let map = self.input.column(map).as_map();
         Some(match &self.rows {
-            Rows::All(_) => all.to_vec(),
+            Rows::All(_) => map_entry::lookup(map, key, 0..map.len()),
             Rows::Some(rows) => {
-                let place = |row: &u32| all.get(usize::try_from(*row).ok()?).copied().flatten();
-                rows.values().iter().map(place).collect()
+                let rows = rows.values().iter().filter_map(|row| usize::try_from(*row).ok());
+                map_entry::lookup(map, key, rows)
             }
         })
     }
@@ -150,10 +122,13 @@ impl<'a> Work<'a> {
         match input {
             Input::Column(index) => self.column(*index),
             Input::Entry(map, key) => match self.places(*map, key) {
-                Some(places) => map_entry::values(self.input.columns.column(*map).as_map(), places),
+                Some(places) => map_entry::values(self.input.column(*map).as_map(), places),
                 None => {
                     let column = self.column(*map)?;
-                    map_entry::values(column.as_map(), map_entry::lookup(column.as_map(), key))
+                    map_entry::values(
+                        column.as_map(),
+                        map_entry::lookup(column.as_map(), key, 0..column.len()),
+                    )
                 }
             },
         }
@@ -165,11 +140,11 @@ impl<'a> Work<'a> {
     }
 
     pub fn column_type(&self, index: usize) -> DataType {
-        self.input.columns.column(index).data_type().clone()
+        self.input.column(index).data_type().clone()
     }
 
     pub fn nullable(&self, index: usize) -> bool {
-        self.input.columns.schema_ref().field(index).is_nullable()
+        self.input.schema_ref().field(index).is_nullable()
     }
 
     /// Evaluates over the chosen rows; their errors are recorded, and their values are NULL.

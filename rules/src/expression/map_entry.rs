@@ -24,9 +24,9 @@ pub fn function() -> Arc<ScalarUDF> {
     }))
 }
 
-/// The place of a key's value among all values of the map array, for each row. A key that a producer has written
+/// The place of a key's value among all values of the map array, for each of these rows. A key that a producer has written
 /// twice counts as its last entry, as in the JSON objects and maps of most languages.
-pub fn lookup(map: &MapArray, key: &str) -> Vec<Option<u32>> {
+pub fn lookup(map: &MapArray, key: &str, rows: impl Iterator<Item = usize>) -> Vec<Option<u32>> {
     let keys = map.keys().as_string::<i32>();
     let offsets = map.value_offsets();
     let last_in = |row: usize| {
@@ -40,7 +40,7 @@ pub fn lookup(map: &MapArray, key: &str) -> Vec<Option<u32>> {
         let found = (start..end).rev().find(|entry| keys.value(*entry) == key)?;
         u32::try_from(found).ok()
     };
-    (0..map.len()).map(last_in).collect()
+    rows.map(last_in).collect()
 }
 
 /// The values at those places; NULL where there is none.
@@ -97,6 +97,6 @@ impl ScalarUDFImpl for MapEntry {
             return exec_err!("the key of a map entry has to be a literal");
         };
         let map = map.as_map();
-        Ok(ColumnarValue::Array(self::values(map, lookup(map, key))?))
+        Ok(ColumnarValue::Array(self::values(map, lookup(map, key, 0..map.len()))?))
     }
 }

@@ -211,7 +211,7 @@ type Entries = BTreeMap<String, (String, String, FieldRef)>;
 fn entries_apart(expr: Expr, schema: &DFSchema) -> Result<(Expr, Entries), DataFusionError> {
     let mut entries = Entries::new();
     let apart = expr.transform_up(|node| {
-        let Some((map, key)) = entry(&node) else {
+        let Some((map, key)) = entry(&node, schema) else {
             return Ok(Transformed::no(node));
         };
         // No column of an event has brackets in its name.
@@ -223,11 +223,13 @@ fn entries_apart(expr: Expr, schema: &DFSchema) -> Result<(Expr, Entries), DataF
     Ok((apart.data, entries))
 }
 
-/// The map's name and the key, if this is the entry of a column.
-fn entry(node: &Expr) -> Option<(String, String)> {
+/// The map's name and the key, if this is the entry of an event's column; that of an entry, which is a map itself, is left to the function.
+fn entry(node: &Expr, schema: &DFSchema) -> Option<(String, String)> {
     match node {
         Expr::ScalarFunction(call) if call.func.name() == map_entry::NAME => match call.args.as_slice() {
-            [Expr::Column(map), Expr::Literal(ScalarValue::Utf8(Some(key)), _)] => {
+            [Expr::Column(map), Expr::Literal(ScalarValue::Utf8(Some(key)), _)]
+                if schema.field_with_unqualified_name(map.name()).is_ok() =>
+            {
                 Some((map.name().to_owned(), key.clone()))
             }
             _ => None,

@@ -323,7 +323,7 @@ impl ExpectedValue {
             None => Some(column.slice(0, 1)),
             Some(key) => {
                 let map = column.as_map();
-                let entry = lookup(map, key).first().copied().flatten();
+                let entry = lookup(map, key, 0..map.len().min(1)).first().copied().flatten();
                 entry.map(|entry| map.values().slice(usize::try_from(entry).unwrap_or(0), 1))
             }
         };

@@ -25,7 +25,10 @@ impl LaneLoop {
 
     pub(super) fn full(&self) -> bool {
         let batch = &self.model.pipeline.batch;
-        self.collector.records() >= batch.rows_max.min(self.records_max) || self.collector.bytes() >= batch.bytes_max
+        let (rows_share, bytes_share) = self.share();
+        // Of many lanes each has a small share: with half of it a batch is full, so that the next can be gathered beside it.
+        let rows_max = batch.rows_max.min(self.records_max).min(rows_share / 2);
+        self.collector.records() >= rows_max.max(1) || self.collector.bytes() >= batch.bytes_max.min(bytes_share / 2)
     }
 
     /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.
@@ -66,6 +69,21 @@ impl LaneLoop {
                 records,
                 records_max,
                 "a range's charges are too many for one message"
+            );
+            return self.take_back(group, &outputs, Wait::Pressure);
+        }
+        // Once it is promised it can't be cut any more.
+        if records > 1
+            && let Some(table) = sinks.block_too_large(&outputs)
+        {
+            self.records_max = records / 2;
+            let (lane, records_max) = (&self.settings.slot, self.records_max);
+            tracing::info!(
+                lane,
+                table,
+                records,
+                records_max,
+                "a batch's rows are too many bytes for one block"
             );
             return self.take_back(group, &outputs, Wait::Pressure);
         }

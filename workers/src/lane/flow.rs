@@ -471,9 +471,7 @@ impl LaneLoop {
         if self.brake.tripped() {
             return self.hold_new(group, Wait::Brake, |_| true);
         }
-        let limits = self.model.pipeline.limits.clone();
-        let lanes = self.settings.lanes.max(1);
-        let (rows_max, bytes_max) = (limits.in_flight_rows_max / lanes, limits.in_flight_bytes_max / lanes);
+        let (rows_max, bytes_max) = self.share();
         let rows = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
         let bytes = self.collector.bytes() + self.batches.values().map(|held| held.bytes).sum::<usize>();
         let stuck = self.full() && self.machine.standing().waiting > 0;
@@ -490,11 +488,18 @@ impl LaneLoop {
         if !over.is_empty() {
             self.hold_new(group, Wait::Pressure, |partition| over.contains(&partition))?;
         }
-        let low = |value: usize, max: usize| (value as f64) < max as f64 * limits.resume_below;
+        let resume_below = self.model.pipeline.limits.resume_below;
+        let low = |value: usize, max: usize| (value as f64) < max as f64 * resume_below;
         if over.is_empty() && low(rows, rows_max) && low(bytes, bytes_max) && !self.full() {
             self.release(group, |wait| wait == Wait::Pressure)?;
         }
         Ok(())
+    }
+
+    /// What this lane may hold of the worker's rows and bytes.
+    pub(super) fn share(&self) -> (usize, usize) {
+        let (limits, lanes) = (&self.model.pipeline.limits, self.settings.lanes.max(1));
+        (limits.in_flight_rows_max / lanes, limits.in_flight_bytes_max / lanes)
     }
 
     fn held(&self, partition: Partition) -> usize {
