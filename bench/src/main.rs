@@ -4,6 +4,7 @@
 //! - [`stages`]: one core without I/O;
 //! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
 //! - [`peers`]: Sluice beside others;
+//! - [`streams`]: Sluice beside Kafka Streams;
 //! - [`flow`]: latency, lag and memory at given rates;
 //! - [`table`]: all of them beside their targets.
 
@@ -15,6 +16,7 @@ mod role;
 mod shop;
 mod stages;
 mod stand;
+mod streams;
 mod table;
 
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ enum Figure {
     Stages(stages::Options),
     /// Kafka to ClickHouse: Sluice and ClickHouse's Kafka engine in turn
     Peers(peers::Options),
+    /// Kafka to Kafka: Sluice and Kafka Streams in turn
+    Streams(streams::Options),
     /// Latency, lag and memory at given rates
     Flow(flow::Options),
     /// Every row, beside what it has to reach
@@ -60,6 +64,7 @@ async fn measure(figure: Figure) -> Result<(), Error> {
     match figure {
         Figure::Stages(options) => stages::run(options),
         Figure::Peers(options) => peers::run(options).await,
+        Figure::Streams(options) => streams::run(options).await,
         Figure::Flow(options) => flow::run(options).await,
         Figure::Table(options) => table::run(options).await,
     }

@@ -68,7 +68,7 @@ fn each(time: Duration, events: usize) -> f64 {
 
 /// Watches a number grow to `events`; answers events a second from the first tenth on.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-async fn grown(events: usize, mut look: impl AsyncFnMut() -> Result<u64, Error>) -> Result<f64, Error> {
+pub(crate) async fn grown(events: usize, mut look: impl AsyncFnMut() -> Result<u64, Error>) -> Result<f64, Error> {
     let all = events as u64;
     let mut from = None;
     let (mut last, mut moved) = (0, Instant::now());
@@ -141,7 +141,7 @@ async fn kafka_engine(stand: &Stand, options: Options, number: usize) -> Result<
     })
 }
 
-fn spent(
+pub(crate) fn spent(
     before: &BTreeMap<&'static str, Duration>,
     after: &BTreeMap<&'static str, Duration>,
     events: usize,
@@ -226,12 +226,12 @@ async fn bare(topic: &Topic, options: Options) -> Result<f64, Error> {
     Ok(each(cpu::of_process(me)? - before, options.events))
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]
 }
 
-fn line(name: &str, run: &Run) {
+pub(crate) fn line(name: &str, run: &Run) {
     let each: Vec<String> = run.cpu_us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
     let inserts = run.rows_an_insert.map(|rows| format!("; {rows:.0} rows an insert"));
     println!(

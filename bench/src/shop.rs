@@ -88,16 +88,48 @@ pub fn documents(tenants: usize) -> Vec<(String, String)> {
     (0..tenants).map(document).collect()
 }
 
+/// The pipeline that only filters: no billing, and no event stays for a table.
+fn filter(at: &Addresses<'_>) -> String {
+    let text = pipeline(at);
+    let billing = format!("  billing: {{grpc: \"{}\"}}\n", at.billing);
+    text.replace(&billing, "")
+}
+
+/// Its rules: payments become alerts, and nothing goes further.
+fn filter_document(number: usize) -> (String, String) {
+    let tenant = tenant(number);
+    let text = format!(
+        "tenant: {tenant}
+rules:
+  - {{name: payments, when: \"type = 'payment.processed'\", alert: {{severity: info, key: session_id, text: \"type\"}}}}
+  - {{name: rest, drop: true}}
+"
+    );
+    (format!("{tenant}.yaml"), text)
+}
+
 /// Writes the pipeline file and the rules of so many tenants into a directory.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn write(dir: &Path, at: &Addresses<'_>, tenants: usize) -> Result<(), Error> {
+    write_files(dir, &pipeline(at), documents(tenants))
+}
+
+/// The same of the pipeline that only filters.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_filter(dir: &Path, at: &Addresses<'_>, tenants: usize) -> Result<(), Error> {
+    write_files(dir, &filter(at), (0..tenants).map(filter_document).collect())
+}
+
+fn write_files(dir: &Path, pipeline: &str, documents: Vec<(String, String)>) -> Result<(), Error> {
     let rules = dir.join("rules");
     std::fs::create_dir_all(&rules).map_err(Error::io(&rules))?;
     let file = dir.join("pipeline.yaml");
-    std::fs::write(&file, pipeline(at)).map_err(Error::io(&file))?;
-    for (name, text) in documents(tenants) {
+    std::fs::write(&file, pipeline).map_err(Error::io(&file))?;
+    for (name, text) in documents {
         let file = rules.join(name);
         std::fs::write(&file, text).map_err(Error::io(&file))?;
     }

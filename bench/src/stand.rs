@@ -1,6 +1,6 @@
 //! The real parts that figures are taken on: Kafka with a full topic, the registry and ClickHouse, on free ports of this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use devstack::{Part, Stack};
@@ -113,15 +113,32 @@ impl Stand {
     /// # Errors
     /// When `sluice schema apply` fails.
     pub async fn pipeline(&self, name: &str, billing: &str, tenants: usize) -> Result<PathBuf, Error> {
-        let dir = self.dir.path().join(name);
-        let at = Addresses {
+        self.applied(name, |dir| shop::write(dir, &self.at(name, billing), tenants))
+            .await
+    }
+
+    /// The same of a pipeline that only filters: payments become alerts, and nothing goes further.
+    ///
+    /// # Errors
+    /// When `sluice schema apply` fails.
+    pub async fn filter(&self, name: &str, tenants: usize) -> Result<PathBuf, Error> {
+        self.applied(name, |dir| shop::write_filter(dir, &self.at(name, ""), tenants))
+            .await
+    }
+
+    fn at<'a>(&'a self, name: &'a str, billing: &'a str) -> Addresses<'a> {
+        Addresses {
             name,
             kafka: &self.stack.kafka,
             registry: &self.stack.registry,
             clickhouse: &self.stack.clickhouse,
             billing,
-        };
-        shop::write(&dir, &at, tenants)?;
+        }
+    }
+
+    async fn applied(&self, name: &str, write: impl FnOnce(&Path) -> Result<(), Error>) -> Result<PathBuf, Error> {
+        let dir = self.dir.path().join(name);
+        write(&dir)?;
         role::run(&dir, &["schema", "apply"]).await?;
         Ok(dir)
     }

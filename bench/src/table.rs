@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::flow::{self, Figures};
-use crate::{peers, stages};
+use crate::{peers, stages, streams};
 
 /// How much of it.
 #[derive(Debug, Clone, clap::Args)]
@@ -263,7 +263,23 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let figures = flow::measure(&load.options(options.full)?).await?;
         load.figures(options.full, &figures).into_iter().for_each(&mut show);
     }
-    println!("{missed} missed; rows 5, 10, 11 and 12 are not measured by this program");
+    if wanted(12) {
+        let streams = streams::Options {
+            events: if options.full { 3_000_000 } else { 2_000_000 },
+            tenants: 50,
+            runs: 3,
+        };
+        let ratio = streams::measure(streams, |_, _| {}).await?.cpu_ratio();
+        show(more(
+            12,
+            "CPU of Kafka Streams for an event, against Sluice's",
+            "times",
+            ratio,
+            4.0,
+            8.0,
+        ));
+    }
+    println!("{missed} missed; rows 5, 10 and 11 are not measured by this program");
     Ok(())
 }
 

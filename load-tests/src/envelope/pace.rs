@@ -106,7 +106,7 @@ impl Filling<'_> {
                 let at_ms = match schedule.due(Instant::now()) {
                     Due::Event { at_ms, .. } => at_ms,
                     Due::Nothing => {
-                        producer.poll(Duration::ZERO);
+                        serve(&producer);
                         std::thread::sleep(TICK);
                         continue;
                     }
@@ -116,7 +116,7 @@ impl Filling<'_> {
                 if number % 256 == 0 {
                     let late = u64::try_from(unix_ms() - at_ms).unwrap_or(0);
                     paced.late_ms_max = paced.late_ms_max.max(late);
-                    producer.poll(Duration::ZERO);
+                    serve(&producer);
                 }
                 let due = match sampling.takes(0, at_ms) {
                     true => usize::try_from(at_ms).unwrap_or(0),
@@ -143,6 +143,19 @@ impl Filling<'_> {
         paced.acknowledged = producer.context().acknowledged.load(Ordering::Relaxed);
         paced.failed = producer.context().failed.load(Ordering::Relaxed);
         Ok(paced)
+    }
+}
+
+/// All reports that are there: without a timeout rdkafka serves one batch of them a call, and a sample that is told late is looked for late.
+fn serve(producer: &BaseProducer<Acks>) {
+    let told =
+        || producer.context().acknowledged.load(Ordering::Relaxed) + producer.context().failed.load(Ordering::Relaxed);
+    loop {
+        let before = told();
+        producer.poll(Duration::ZERO);
+        if told() == before {
+            return;
+        }
     }
 }
 
