@@ -64,11 +64,11 @@ bounces: machine own ## Kafka's own matrix: 100,000 records while brokers or wor
 	@scripts/beside-fetch.sh scripts/programs.sh
 	@cargo test --workspace --test on_a_cluster -- --ignored --nocapture the_whole_matrix
 
-bench: machine own ## what an event costs, how soon it is queryable, in a release build, beside the targets: ONLY=1,3,4; FULL=1 takes an hour
+bench: machine own ## what an event costs, how soon it is queryable, in a release build, beside the targets: ONLY=1,3,4
 	@scripts/beside-fetch.sh cargo build --release --workspace --bins
 	@exec "$(CARGO_TARGET_DIR)/release/sluice-bench" table $(if $(filter-out 0,$(FULL)),--full) $(if $(ONLY),--only $(ONLY))
 
-bench-full: ## the same, as long as docs/performance.md was measured
+bench-full: ## the same, for as long as the targets ask
 	@$(MAKE) bench FULL=1
 
 build: own ## every program, without the tests

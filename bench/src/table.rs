@@ -7,7 +7,7 @@ use crate::{peers, stages, streams};
 /// How much of it.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// As long as the figures of docs/performance.md were measured: about an hour
+    /// For as long as the targets ask
     #[arg(long)]
     full: bool,
     /// These rows alone

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Records are allocated on librdkafka's threads and freed on a lane's, which costs glibc's allocator a lock and a search each time.
+/// For what is written in Rust; C libraries keep the system's allocator (`docs/decisions/0015-the-allocator.md`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

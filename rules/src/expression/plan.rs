@@ -44,8 +44,8 @@ pub struct Expression {
 pub enum Input {
     /// A column.
     Column(usize),
-    /// The entry of this key in a column that is a map. Given by itself, because whoever has all rows finds it at less cost than a
-    /// copy of the map.
+    /// The entry of this key in a column that is a map. Given by itself: it is found without a copy of the
+    /// map.
     Entry(usize, String),
 }
 

@@ -231,7 +231,7 @@ pub struct LaneLoop {
     /// Schemas that the model does not hold, by source and id.
     foreign: BTreeMap<(usize, u32), Foreign>,
     brake: Brake,
-    /// The next batch has no more: with more, a range's charges did not fit a sink's message. Grows again with each batch.
+    /// The next batch has no more: with more, a range's charges did not fit a sink's message, or a table's rows a block. Grows again with each batch.
     records_max: usize,
     /// Counts the records of each source, and those of this turn: lanes share the counter. Looked up once: a look-up allocates the label.
     taken: Vec<(Counter<u64>, u64)>,
