@@ -143,9 +143,10 @@ async fn owned(worker: &mut Role) -> Result<(), Error> {
 async fn watch(worker: &mut Role, began: Instant, looks: &mut Vec<Look>) -> Result<(), Error> {
     loop {
         worker.alive()?;
-        let lag = worker.metric("sluice_lag_records").await;
         let (now, _) = worker.memory_mib()?;
-        looks.push((began.elapsed().as_secs_f64(), lag, now));
+        if let Some(lag) = worker.told("sluice_lag_records").await {
+            looks.push((began.elapsed().as_secs_f64(), lag, now));
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
@@ -168,14 +169,20 @@ fn by_phase(phases: &[Phase], looks: &[Look]) -> Vec<PhaseFigures> {
         let within: Vec<&Look> = looks.iter().filter(|look| (begin..end).contains(&look.0)).collect();
         let behind = |look: &&Look| look.1 / phase.rate;
         let last_behind = within.iter().rposition(|look| behind(look) >= BASE_SECONDS);
+        // Nothing is known of a phase in which the worker told nothing: that is no good figure.
+        let most = match within.is_empty() {
+            true => f64::INFINITY,
+            false => within.iter().map(behind).fold(0.0, f64::max),
+        };
         let back = match last_behind {
+            None if within.is_empty() => None,
             None => Some(0.0),
             Some(at) => within.get(at + 1).map(|look| look.0 - begin),
         };
         begin = end;
         PhaseFigures {
             rate: phase.rate,
-            behind_s_max: within.iter().map(behind).fold(0.0, f64::max),
+            behind_s_max: most,
             back_after_s: back,
         }
     });
@@ -334,5 +341,7 @@ mod tests {
         let figures = by_phase(&phases, &looks);
         assert_eq!((figures[0].behind_s_max, figures[0].back_after_s), (1.5, Some(9.0)));
         assert_eq!((figures[1].behind_s_max, figures[1].back_after_s), (4.5, None));
+        let untold = by_phase(&phases, &looks[..3]);
+        assert_eq!((untold[1].behind_s_max, untold[1].back_after_s), (f64::INFINITY, None));
     }
 }

@@ -152,10 +152,16 @@ impl Role {
 
     /// A metric, summed over its labels; 0 while it is not told.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.get("metrics").await.unwrap_or_default();
+        self.told(name).await.unwrap_or(0.0)
+    }
+
+    /// The same; none while it is not told.
+    pub async fn told(&self, name: &str) -> Option<f64> {
+        let text = self.get("metrics").await?;
         let of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
         let values = text.lines().filter(of_it).filter_map(|line| line.rsplit(' ').next());
-        values.filter_map(|value| value.parse::<f64>().ok()).sum()
+        let values = values.filter_map(|value| value.parse::<f64>().ok());
+        values.reduce(|sum, value| sum + value)
     }
 
     /// SIGTERM, and its end.
