@@ -206,6 +206,7 @@ pub async fn measure(options: &Options) -> Result<Figures, Error> {
     let mut sampling = latency::Settings::new(stand.stack.clickhouse.clone(), "flow");
     sampling.tables.insert("events".to_owned(), "events".to_owned());
     sampling.give_up = DRAINED_WITHIN;
+    sampling.poll = Duration::from_millis(50);
     let sampler = Sampler::start(sampling)?;
     let (phases, feed) = (options.phases.0.clone(), sampler.feed());
     let payloads = payloads(DIFFERENT, options.tenants);

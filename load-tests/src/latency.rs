@@ -4,8 +4,9 @@
 //! these, again and again until each is there; the worker's own figures are not asked. So it knows two moments for each: a
 //! SELECT sent at the first did not find it, a SELECT sent at the second did. When within them the event became visible is
 //! taken from ClickHouse's own record, `system.part_log`: the part in which the event was found is logged as new once it can
-//! be read. What the log says counts between the two moments alone. If it says nothing (there is no such log, or the part was
-//! merged before the event was found), the second moment counts, so that a figure is never too low.
+//! be read. Of a part that was merged before the event was found, the last of the inserts that it is made of counts, and what
+//! the log says counts between the two moments alone. If it says nothing (there is no such log), the second moment counts, so
+//! that a figure is never too low.
 //!
 //! A look must not slow down what it measures, and looks are what costs: with the log few are needed.
 

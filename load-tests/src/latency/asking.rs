@@ -36,6 +36,31 @@ pub(super) struct Part {
     pub(super) name: String,
 }
 
+impl Part {
+    /// Whether this part is that one, or was merged from it among others. A part is called after its partition and the first and
+    /// the last block in it; one insert is one block.
+    pub(super) fn holds(&self, other: &Part) -> bool {
+        self.table == other.table
+            && match (self.blocks(), other.blocks()) {
+                (Some((one, first, last)), Some((two, from, to))) => one == two && first <= from && to <= last,
+                _ => self.name == other.name,
+            }
+    }
+
+    fn blocks(&self) -> Option<(&str, i64, i64)> {
+        let mut words = self.name.split('_');
+        Some((words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+    }
+}
+
+/// An insert, as ClickHouse's log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inserted {
+    pub(super) part: Part,
+    /// Unix ms.
+    pub(super) at_ms: i64,
+}
+
 impl Asking {
     pub(super) fn new(settings: Settings) -> Result<Self, Error> {
         let http = client(&settings.url).map_err(|error| Error::Settings(format!("clickhouse client: {error}")))?;
@@ -125,28 +150,29 @@ impl Asking {
         )
     }
 
-    /// When each of the parts could be read from, unix ms by the server's clock; merged parts and those that are not in
-    /// ClickHouse's log are left out.
-    pub(super) async fn for_parts(&self, parts: impl Iterator<Item = &Part>) -> Result<HashMap<Part, i64>, String> {
-        let parts: BTreeSet<&Part> = parts.collect();
-        let names: Vec<String> = parts
-            .iter()
-            .map(|part| format!("({},{})", quoted(&part.table, '\''), quoted(&part.name, '\'')))
-            .collect();
+    /// Every insert since then that ClickHouse's log has of the tables, and when its part could be read from, by the server's clock.
+    pub(super) async fn inserts(&self, since_ms: i64) -> Result<Vec<Inserted>, String> {
+        let since_s = since_ms / 1_000 - CLOCKS_APART_S;
+        let tables: BTreeSet<String> = self.tables.values().map(|table| quoted(table, '\'')).collect();
+        let tables: Vec<String> = tables.into_iter().collect();
         // The server does so itself every few seconds; whoever may not ask for it waits.
         drop(self.ask("SYSTEM FLUSH LOGS part_log".to_owned()).await);
         let question = format!(
             "SELECT table, part_name, toUnixTimestamp64Milli(event_time_microseconds) FROM system.part_log \
-             WHERE event_type = 'NewPart' AND event_date >= today() - 1 AND database = {} AND (table, part_name) IN ({}) \
-             SETTINGS max_threads = 1 FORMAT TabSeparatedRaw",
+             WHERE event_type = 'NewPart' AND event_date >= toDate(toDateTime({since_s})) AND event_time >= toDateTime({since_s}) \
+             AND database = {} AND table IN ({}) SETTINGS max_threads = 1 FORMAT TabSeparatedRaw",
             quoted(&self.database, '\''),
-            names.join(",")
+            tables.join(",")
         );
         let answer = self.ask(question).await?;
         let line = |line: &str| {
             let mut words = line.split('\t');
             let (table, name) = (words.next()?.to_owned(), words.next()?.to_owned());
-            Some((Part { table, name }, words.next()?.parse().ok()?))
+            let part = Part { table, name };
+            Some(Inserted {
+                part,
+                at_ms: words.next()?.parse().ok()?,
+            })
         };
         Ok(answer.lines().filter_map(line).collect())
     }

@@ -1,12 +1,11 @@
 //! Looks for samples, and finds out when each became visible.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::asking::{Asking, Key, Part};
+use super::asking::{Asking, Inserted, Key, Part};
 use super::{Measured, Sample, Settings, lock};
 use crate::{Error, unix_ms};
 
@@ -16,6 +15,9 @@ const PENDING_MAX: usize = 2_000;
 const LOG_EVERY: Duration = Duration::from_secs(2);
 /// A part that the log doesn't name after this will not be named: the server writes it down every few seconds.
 const LOG_PATIENCE_MS: i64 = 20_000;
+/// A part that was found so long ago is in the log together with all that it was merged from: the server writes of an insert right after its
+/// part can be read.
+const LOGGED_AFTER_MS: i64 = 500;
 /// From which age on a sample is looked for everywhere, not only in what has changed since it was published by our clock, and
 /// how often.
 const WHOLE_AFTER: Duration = Duration::from_secs(5);
@@ -59,6 +61,15 @@ struct Found {
 }
 
 impl Found {
+    /// When it became visible at the latest, as the log has it: it came with one of the inserts of which its part is made, and with none that
+    /// was there when it was looked for in vain. `None`: the log names none of them.
+    fn visible_ms(&self, inserts: &[Inserted]) -> Option<i64> {
+        let of_part = inserts.iter().filter(|insert| self.part.holds(&insert.part));
+        let times = of_part.map(|insert| insert.at_ms);
+        let between = times.clone().filter(|at_ms| *at_ms <= self.found_ms).max();
+        between.or_else(|| times.min())
+    }
+
     /// How long it took until the event was visible. `logged_ms`: what ClickHouse's log says.
     fn took_ms(&self, logged_ms: Option<i64>) -> u64 {
         let latest = self.found_ms.max(self.missed_ms);
@@ -182,32 +193,36 @@ impl Search {
 
     /// Measures what the log names, and what it has not named for too long.
     async fn read_log(&mut self) {
-        if self.found.is_empty() {
+        let Some(since_ms) = self.found.iter().map(|found| found.at_ms).min() else {
             return;
-        }
+        };
         // Without a log, or without the right to read it, what was found counts from when it was found.
-        let logged = self.asking.for_parts(self.found.iter().map(|found| &found.part)).await;
-        let logged = logged.unwrap_or_default();
-        self.log_read |= !logged.is_empty();
-        self.measure(&logged, unix_ms() - LOG_PATIENCE_MS);
+        let asked_ms = unix_ms();
+        let inserts = self.asking.inserts(since_ms).await.unwrap_or_default();
+        self.log_read |= !inserts.is_empty();
+        self.measure(&inserts, asked_ms - LOGGED_AFTER_MS, asked_ms - LOG_PATIENCE_MS);
     }
 
-    /// `given_up_ms`: what was found before is measured without the log.
-    fn measure(&mut self, logged: &HashMap<Part, i64>, given_up_ms: i64) {
+    /// What was found before `logged_ms` is measured by the log if that names it, and what was found before `given_up_ms` without.
+    fn measure(&mut self, inserts: &[Inserted], logged_ms: i64, given_up_ms: i64) {
         let mut measured = lock(&self.measured);
         self.found.retain(|found| {
-            let logged_ms = logged.get(&found.part).copied();
-            let known = logged_ms.is_some() || found.found_ms <= given_up_ms;
+            let visible_ms = match found.found_ms <= logged_ms {
+                true => found.visible_ms(inserts),
+                false => None,
+            };
+            let known = visible_ms.is_some() || found.found_ms <= given_up_ms;
             if known {
-                measured.histogram.saturating_record(found.took_ms(logged_ms));
+                measured.histogram.saturating_record(found.took_ms(visible_ms));
             }
             !known
         });
     }
 
     async fn finish(mut self) {
+        tokio::time::sleep(Duration::from_millis(LOGGED_AFTER_MS.unsigned_abs())).await;
         self.read_log().await;
-        self.measure(&HashMap::new(), i64::MAX);
+        self.measure(&[], i64::MIN, i64::MAX);
         self.forget_old();
     }
 
@@ -256,6 +271,30 @@ mod tests {
     #[test]
     fn without_a_log_the_look_that_found_it_counts() {
         assert_eq!(found(1_000, 1_100, 1_300).took_ms(None), 300);
+    }
+
+    #[test]
+    fn of_a_merged_part_the_last_insert_before_it_was_found_counts() {
+        let insert = |name: &str, at_ms| Inserted {
+            part: Part {
+                table: "orders".to_owned(),
+                name: name.to_owned(),
+            },
+            at_ms,
+        };
+        let inserts = [
+            insert("202611_3_3_0", 1_120),
+            insert("202611_4_4_0", 1_180),
+            insert("202611_6_6_0", 1_190),
+            insert("202612_4_4_0", 1_195),
+        ];
+        let mut merged = found(1_000, 1_100, 1_300);
+        merged.part.name = "202611_1_5_1".to_owned();
+        assert_eq!(merged.visible_ms(&inserts), Some(1_180));
+        assert_eq!(merged.visible_ms(&inserts[2..]), None);
+        // The server's clock is ahead: all of its inserts seem to come after the look that found them.
+        merged.found_ms = 1_110;
+        assert_eq!(merged.visible_ms(&inserts), Some(1_120));
     }
 
     #[test]
