@@ -74,7 +74,7 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     config.set("enable.partition.eof", "false");
     // librdkafka prefetches 64 MiB by default; a lane needs about two of its largest batches.
     unless_told(&mut config, connection, "queued.max.messages.kbytes", "32768");
-    unless_told(&mut config, connection, "queued.min.messages", "20000");
+    unless_told(&mut config, connection, "queued.min.messages", "10000");
     unless_told(&mut config, connection, "fetch.message.max.bytes", "1048576");
     // An answer for every few records costs broker and worker more than the records themselves; 20 ms are half of
     // `linger`, which a batch waits anyway.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crash_points::{Point, here};
 use exactly_once_kafka::Group;
 use exactly_once_protocol::{BatchId, Event, Kind};
+use pipeline::Batch;
 
 use super::flow::{Mode, Wait};
 use super::report::BRAKED;
@@ -13,14 +14,23 @@ use super::{Held, LaneError, LaneLoop};
 use crate::sinks::Shipment;
 use crate::transform::{Outputs, transform};
 
+/// How many times `age_max` a lane that is behind gathers at most.
+const BEHIND_AGES: u32 = 2;
+
+/// `linger` is over, or enough rows are there. A lane that is behind gathers for longer: what it delivers is late already, and a row costs
+/// ClickHouse less the more come with it.
+fn ripe(batch: &Batch, records: usize, waited: Duration, behind: bool) -> bool {
+    match behind {
+        true => waited >= BEHIND_AGES * batch.age_max,
+        false => records >= batch.rows || waited >= batch.linger,
+    }
+}
+
 impl LaneLoop {
-    /// True once a batch may close: `linger` is over, or enough rows are there.
+    /// True once the collecting batch may close.
     pub(super) fn ripe(&self) -> bool {
-        let batch = &self.model.pipeline.batch;
-        match self.first_at {
-            Some(first) => self.collector.records() >= batch.rows || first.elapsed() >= batch.linger,
-            None => false,
-        }
+        let waited = self.first_at.map(|first| first.elapsed());
+        waited.is_some_and(|waited| ripe(&self.model.pipeline.batch, self.collector.records(), waited, self.behind))
     }
 
     pub(super) fn full(&self) -> bool {
@@ -47,7 +57,7 @@ impl LaneLoop {
         let collected = self.collector.close()?;
         let oldest_ms = std::mem::replace(&mut self.oldest_ms, i64::MAX);
         let waited = self.first_at.take().map_or(Duration::ZERO, |first| first.elapsed());
-        if waited > self.model.pipeline.batch.age_max {
+        if waited > self.model.pipeline.batch.age_max && !self.behind {
             // A sink is slow, or the one before was large: what is promised of the age holds while sinks keep up.
             self.shared.metrics.late.inc();
         }
@@ -165,5 +175,30 @@ impl LaneLoop {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_that_is_behind_gathers_for_longer_and_not_for_ever() {
+        let ms = Duration::from_millis;
+        let batch = Batch {
+            linger: ms(40),
+            age_max: ms(500),
+            rows: 1_000,
+            rows_max: 100_000,
+            bytes_max: 1 << 20,
+            deadline: ms(10_000),
+            rollup_every: ms(1_000),
+            grace: ms(1_000),
+        };
+        assert!(!ripe(&batch, 10, ms(39), false));
+        assert!(ripe(&batch, 10, ms(40), false));
+        assert!(ripe(&batch, 1_000, ms(1), false));
+        assert!(!ripe(&batch, 1_000, ms(999), true));
+        assert!(ripe(&batch, 1_000, ms(1_000), true));
     }
 }

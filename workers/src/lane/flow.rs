@@ -496,6 +496,16 @@ impl LaneLoop {
         Ok(())
     }
 
+    /// Records that could be taken and were not yet, by what Kafka said of the logs' ends when it last handed records over.
+    pub(super) fn waits_in_log(&self, group: &Group) -> usize {
+        let goes_on = |flow: &Flow| flow.mode == Mode::New && matches!(flow.wait, None | Some(Wait::Pressure));
+        let waiting = self.flows.iter().filter(|(_, flow)| goes_on(flow)).filter_map(|(partition, flow)| {
+            let high = group.high_watermark(*partition)?;
+            usize::try_from(high - flow.next).ok()
+        });
+        waiting.sum()
+    }
+
     /// What this lane may hold of the worker's rows and bytes.
     pub(super) fn share(&self) -> (usize, usize) {
         let (limits, lanes) = (&self.model.pipeline.limits, self.settings.lanes.max(1));

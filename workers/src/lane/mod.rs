@@ -217,6 +217,8 @@ pub struct LaneLoop {
     asked_back: Vec<Partition>,
     collector: Collector,
     first_at: Option<Instant>,
+    /// More than another full batch waits in the log.
+    behind: bool,
     oldest_ms: i64,
     batches: BTreeMap<BatchId, Held>,
     settling: BTreeMap<Partition, Settling>,
@@ -305,6 +307,7 @@ impl LaneLoop {
             asked_back: Vec::new(),
             collector: Collector::default(),
             first_at: None,
+            behind: false,
             oldest_ms: i64::MAX,
             batches: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -366,6 +369,7 @@ impl LaneLoop {
             self.pressure(group)?;
             if ticked.elapsed() >= TICK {
                 ticked = Instant::now();
+                self.behind = self.waits_in_log(group) > self.model.pipeline.batch.rows_max;
                 self.events.push_back(Event::Tick);
                 self.carry_out(group)?;
             }
