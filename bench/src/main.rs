@@ -5,12 +5,14 @@
 //! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
 //! - [`peers`]: Sluice beside others;
 //! - [`streams`]: Sluice beside Kafka Streams;
+//! - [`growth`]: what tenants, partitions, tables and a backlog do to an event's cost;
 //! - [`flow`]: latency, lag and memory at given rates;
 //! - [`table`]: all of them beside their targets.
 
 mod cpu;
 mod error;
 mod flow;
+mod growth;
 mod peers;
 mod role;
 mod shop;
@@ -39,6 +41,8 @@ enum Figure {
     Peers(peers::Options),
     /// Kafka to Kafka: Sluice and Kafka Streams in turn
     Streams(streams::Options),
+    /// What an event costs with more tenants, partitions, tables, backlog
+    Growth(growth::Options),
     /// Latency, lag and memory at given rates
     Flow(flow::Options),
     /// Every row, beside what it has to reach
@@ -65,6 +69,7 @@ async fn measure(figure: Figure) -> Result<(), Error> {
         Figure::Stages(options) => stages::run(options),
         Figure::Peers(options) => peers::run(options).await,
         Figure::Streams(options) => streams::run(options).await,
+        Figure::Growth(options) => growth::run(options).await,
         Figure::Flow(options) => flow::run(options).await,
         Figure::Table(options) => table::run(options).await,
     }

@@ -1,4 +1,5 @@
-//! What is measured: one source of the 203-byte event, one table, alerts, billing, and five rules for each tenant.
+//! What is measured: one source of the 203-byte event, one table, alerts, billing, and five rules for each tenant. And larger shops, of which
+//! [`Size`] says what is larger.
 
 use std::path::Path;
 
@@ -64,10 +65,46 @@ sinks:
     )
 }
 
-/// Five rules of a tenant, with numbers of its own: one that drops (nothing), one that masks, one that sets, one that alerts (of one event
+/// How large a shop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Sources, with a topic and a table each.
+    pub topics: usize,
+    /// Of each topic.
+    pub partitions: usize,
+    /// Tenants, each with a document of five rules.
+    pub tenants: usize,
+    /// Different documents: tenants take turns, and those with the same differ by their name alone.
+    pub texts: usize,
+}
+
+impl Size {
+    /// Names of its topics, which are those of its tables, too.
+    pub fn topics(&self, name: &str) -> Vec<String> {
+        match self.topics {
+            1 => vec![name.to_owned()],
+            many => (0..many).map(|number| format!("{name}_{number}")).collect(),
+        }
+    }
+}
+
+/// The pipeline file of a shop of this size, whose topics are called so.
+pub fn pipeline_of(at: &Addresses<'_>, topics: &str, size: Size) -> String {
+    let source = |topic: String| {
+        format!(
+            "  - {{topic: {topic}, table: {topic}, partitions: {}}}\n",
+            size.partitions
+        )
+    };
+    let sources: String = size.topics(topics).into_iter().map(source).collect();
+    let one = format!("  - {{topic: events, table: events, partitions: {PARTITIONS}}}\n");
+    pipeline(at).replace(&one, &sources)
+}
+
+/// Five rules of a tenant, with the numbers of a text: one that drops (nothing), one that masks, one that sets, one that alerts (of one event
 /// in about two hundred), one that charges (each payment, one event in five).
-fn document(number: usize) -> (String, String) {
-    let tenant = tenant(number);
+fn document(tenant_number: usize, number: usize) -> (String, String) {
+    let tenant = tenant(tenant_number);
     let big = AMOUNT_BELOW / 100 * 99 + i64::try_from(number).unwrap_or(0) % 500;
     let text = format!(
         "tenant: {tenant}
@@ -83,9 +120,10 @@ rules:
     (format!("{tenant}.yaml"), text)
 }
 
-/// The rules of so many tenants: file name and text.
-pub fn documents(tenants: usize) -> Vec<(String, String)> {
-    (0..tenants).map(document).collect()
+/// The rules of so many tenants, which take turns with so many texts: file name and text.
+pub fn documents(tenants: usize, texts: usize) -> Vec<(String, String)> {
+    let texts = texts.max(1);
+    (0..tenants).map(|tenant| document(tenant, tenant % texts)).collect()
 }
 
 /// The pipeline that only filters: no billing, and no event stays for a table.
@@ -113,7 +151,15 @@ rules:
 /// # Errors
 /// [`Error::Io`].
 pub fn write(dir: &Path, at: &Addresses<'_>, tenants: usize) -> Result<(), Error> {
-    write_files(dir, &pipeline(at), documents(tenants))
+    write_files(dir, &pipeline(at), documents(tenants, tenants))
+}
+
+/// The same of a shop of this size, whose topics are called so.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_of(dir: &Path, at: &Addresses<'_>, topics: &str, size: Size) -> Result<(), Error> {
+    write_files(dir, &pipeline_of(at, topics, size), documents(size.tenants, size.texts))
 }
 
 /// The same of the pipeline that only filters.
@@ -134,4 +180,30 @@ fn write_files(dir: &Path, pipeline: &str, documents: Vec<(String, String)>) -> 
         std::fs::write(&file, text).map_err(Error::io(&file))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_larger_shop_is_a_pipeline_whose_tenants_share_programs() {
+        let size = Size {
+            topics: 3,
+            partitions: 2,
+            tenants: 100,
+            texts: 20,
+        };
+        let text = pipeline_of(&Addresses::NOBODY, "grown", size);
+        let pipeline = pipeline::check("bench.yaml", &text, Path::new(".")).unwrap();
+        let of = |source: &pipeline::Source| (source.topic.clone(), source.partitions);
+        let sources: Vec<_> = pipeline.sources.iter().map(of).collect();
+        assert_eq!(sources[2], ("grown_2".to_owned(), 2));
+        assert_eq!((sources.len(), pipeline.tables.len()), (3, 3));
+        let documents = documents(size.tenants, size.texts);
+        let rules = |number: usize| documents[number].1.split_once('\n').unwrap().1.to_owned();
+        assert_eq!(documents.len(), 100);
+        assert_eq!((rules(0), rules(19)), (rules(20), rules(99)));
+        assert_ne!(rules(0), rules(1));
+    }
 }

@@ -37,9 +37,29 @@ pub struct Options {
     /// Tenants, each with five rules of its own
     #[arg(long, default_value_t = 50)]
     pub tenants: usize,
+    /// Different texts of their rules; as many as tenants unless it is said
+    #[arg(long)]
+    pub texts: Option<usize>,
     /// Measurements; the median counts
     #[arg(long, default_value_t = 5)]
     pub runs: usize,
+    /// Different events, again and again
+    #[arg(long, default_value_t = DIFFERENT)]
+    pub different: usize,
+}
+
+impl Default for Options {
+    /// As the command's.
+    fn default() -> Self {
+        Self {
+            events: 2_000_000,
+            batch: 65_536,
+            tenants: 50,
+            texts: None,
+            runs: 5,
+            different: DIFFERENT,
+        }
+    }
 }
 
 /// CPU time of one thread for each event, nanoseconds.
@@ -75,9 +95,9 @@ impl Bench {
         let shape = Shape::of(std::slice::from_ref(&schema))?;
         let plan = Plan::compile(&schema, &shape)?;
         let model = model(pipeline, shape)?;
-        let documents = shop::documents(options.tenants);
+        let documents = shop::documents(options.tenants, options.texts.unwrap_or(options.tenants));
         let revision = Revision::compile(1, &documents, &model.catalog).map_err(|faults| Error::faults(&faults))?;
-        let different = DIFFERENT.min(options.events);
+        let different = options.different.clamp(1, options.events.max(1));
         let framed = envelope::payloads(different, options.tenants, 1, NOW_MS);
         let framed = framed.into_iter().map(|payload| {
             let id = SCHEMA_ID.to_be_bytes();
@@ -251,8 +271,8 @@ mod tests {
         let options = Options {
             events: 5000,
             batch: 1000,
-            tenants: 50,
             runs: 1,
+            ..Options::default()
         };
         let (costs, totals) = Bench::new(options).unwrap().run(options).unwrap();
         assert!(costs.total() > 0.0);

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::flow::{self, Figures};
-use crate::{peers, stages, streams};
+use crate::{growth, peers, stages, streams};
 
 /// How much of it.
 #[derive(Debug, Clone, clap::Args)]
@@ -202,9 +202,8 @@ pub async fn run(options: Options) -> Result<(), Error> {
     };
     let stages = stages::Options {
         events: if options.full { 2_000_000 } else { 500_000 },
-        batch: 65_536,
-        tenants: 50,
         runs: if options.full { 5 } else { 3 },
+        ..stages::Options::default()
     };
     let mut stage_ns = 0.0;
     if wanted(1) || wanted(2) {
@@ -263,6 +262,22 @@ pub async fn run(options: Options) -> Result<(), Error> {
         let figures = flow::measure(&load.options(options.full)?).await?;
         load.figures(options.full, &figures).into_iter().for_each(&mut show);
     }
+    if wanted(10) {
+        let growth = growth::Options {
+            full: options.full,
+            ..growth::Options::default()
+        };
+        for growth in growth::measure(&growth, |_, _| {}).await? {
+            show(less(
+                10,
+                format!("CPU of the worker for an event: {}", growth.name()),
+                "times",
+                growth.worker_ratio(),
+                1.3,
+                1.15,
+            ));
+        }
+    }
     if wanted(12) {
         let streams = streams::Options {
             events: if options.full { 3_000_000 } else { 2_000_000 },
@@ -279,7 +294,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             8.0,
         ));
     }
-    println!("{missed} missed; rows 5, 10 and 11 are not measured by this program");
+    println!("{missed} missed; rows 5 and 11 are not measured by this program");
     Ok(())
 }
 
