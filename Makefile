@@ -19,6 +19,7 @@ SEEDS ?= 2000
 SEED ?=
 CHECK ?= both
 MUTATION ?= none
+GUARANTEE ?= exactly_once
 EXHAUSTIVE ?=
 FAULTS ?=
 ROUNDS ?= 1
@@ -46,10 +47,10 @@ test: own ## every check: format, lints, unit, contract and end-to-end tests
 quick: own ## unit tests only, while working
 	@cargo test --workspace --lib --exclude end-to-end
 
-simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 alone with its trace; CHECK=safety, MUTATION=no-fence; EXHAUSTIVE=1
+simulate: own ## the protocol against simulated faults: SEEDS=50000, or SEED=7 alone with its trace; CHECK=safety, MUTATION=no-fence, GUARANTEE=at_least_once; EXHAUSTIVE=1
 	@cargo build -p simulation
 	@exec "$(CARGO_TARGET_DIR)/debug/sluice-simulate" $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --check $(CHECK) \
-	  --mutation $(MUTATION) $(if $(filter-out 0,$(EXHAUSTIVE)),--exhaustive)
+	  --mutation $(MUTATION) --guarantee $(GUARANTEE) $(if $(filter-out 0,$(EXHAUSTIVE)),--exhaustive)
 
 chaos: machine own ## faults on the real parts: FAULTS=1,4,8 or all, SEED=1, ROUNDS=1 or MINUTES=60, TIMES=1 each, JSON=FILE
 	@scripts/beside-fetch.sh scripts/programs.sh

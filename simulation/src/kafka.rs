@@ -2,7 +2,7 @@
 //! records (alerts, the audit) and offsets become visible together, when its end is carried out. An end is checked for
 //! the producer's epoch alone, an offset commit for member and generation too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use exactly_once_protocol::{Metadata, Partition, Range, Stored};
 
@@ -34,6 +34,10 @@ pub enum Call {
     Offsets(u64, u64, Vec<(Partition, i64, Metadata)>),
     /// The end; true: commit.
     End(bool),
+    /// Records outside a transaction; a repetition is known by its sequence number.
+    Write(Vec<Record>),
+    /// Offsets outside a transaction, with member id and generation.
+    Commit(u64, u64, Vec<(Partition, i64, Metadata)>),
 }
 
 /// A request of a producer.
@@ -93,6 +97,8 @@ pub struct Kafka {
     pub group: Group,
     committed: BTreeMap<Partition, (i64, String)>,
     producers: Vec<Producer>,
+    /// Numbers of the requests whose records were taken outside transactions.
+    written: BTreeSet<u64>,
 }
 
 impl Kafka {
@@ -102,6 +108,7 @@ impl Kafka {
             group: Group::new(),
             committed: BTreeMap::new(),
             producers: vec![Producer::default(); ids],
+            written: BTreeSet::new(),
         }
     }
 
@@ -113,6 +120,9 @@ impl Kafka {
         now_ms: i64,
         (mutation, counts): (Mutation, &mut Counts),
     ) -> (TransactionReply, Option<Commit>) {
+        if let Some(carried_out) = self.carry_out_plain(request, counts) {
+            return carried_out;
+        }
         let producer = &mut self.producers[id];
         if let Call::Init = request.call {
             let keeps = mutation == Mutation::KeepProducer && producer.epoch > 0;
@@ -134,7 +144,7 @@ impl Kafka {
             ..Open::default()
         };
         match &request.call {
-            Call::Init => {}
+            Call::Init | Call::Write(_) | Call::Commit(..) => {}
             Call::Produce(records) => {
                 if request.number > producer.sequence {
                     producer.sequence = request.number;
@@ -173,6 +183,33 @@ impl Kafka {
             }
         }
         (done, None)
+    }
+
+    /// What needs no transaction takes place when it arrives. `None`: it is of a transaction.
+    fn carry_out_plain(
+        &mut self,
+        request: &TransactionRequest,
+        counts: &mut Counts,
+    ) -> Option<(TransactionReply, Option<Commit>)> {
+        let (mut offsets, mut records) = (Vec::new(), Vec::new());
+        match &request.call {
+            Call::Write(written) if self.written.insert(request.number) => records.clone_from(written),
+            Call::Write(_) => {}
+            Call::Commit(member, generation, _) if !self.group.takes(*member, *generation) => {
+                counts.note(Fault::OldGeneration);
+                return Some((TransactionReply::Refused, None));
+            }
+            Call::Commit(_, _, committed) => {
+                for (partition, offset, metadata) in committed {
+                    let text = metadata.encode();
+                    self.committed.insert(*partition, (*offset, text.clone()));
+                    offsets.push((*partition, *offset, text));
+                }
+            }
+            _ => return None,
+        }
+        let done = TransactionReply::Done(request.epoch);
+        Some((done, Some(Commit { offsets, records })))
     }
 
     /// Aborts what takes too long. True if there was something.

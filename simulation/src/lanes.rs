@@ -9,7 +9,7 @@ mod transacting;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use exactly_once_protocol::{Action, BatchId, Event, FEEDING, Kind, Lane, Partition, Range, Settings};
+use exactly_once_protocol::{Action, BatchId, Event, FEEDING, Guarantee, Kind, Lane, Partition, Range, Settings};
 
 pub(crate) use delivering::Delivery;
 pub(crate) use reading::Reading;
@@ -132,6 +132,16 @@ impl World {
         Address { lane, incarnation }
     }
 
+    /// What each lane is asked for now.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.guarantee == Guarantee::ExactlyOnce
+    }
+
+    /// A charge is never applied twice, so billing is left out of runs that end at least once.
+    pub(crate) fn has_billing(&self) -> bool {
+        self.options.guarantee == Guarantee::ExactlyOnce
+    }
+
     pub(crate) fn is_paused(&self, lane: usize) -> bool {
         self.now_ms < self.lanes[lane].paused_until_ms
     }
@@ -149,13 +159,16 @@ impl World {
     /// A new process.
     pub(crate) fn spawn(&mut self, lane: usize) {
         let incarnation = self.id();
+        // Time that passes is no reason for doubt in a run without faults.
+        let patience = |ms: i64| if self.options.calm { 100 * ms } else { ms };
         let (machine, first) = Lane::new(Settings {
-            deadline_span_ms: SPAN_MS,
+            guarantee: self.guarantee,
+            deadline_span_ms: patience(SPAN_MS),
             hand_back_wait_ms: 400,
-            transaction_watchdog_ms: 200,
+            transaction_watchdog_ms: patience(200).unsigned_abs(),
             feed_every_ms: 60,
             feed_max: 5,
-            sinks: vec![BILLING],
+            sinks: self.has_billing().then_some(BILLING).into_iter().collect(),
             pipeline: 1,
             token_seed: incarnation,
         });
@@ -169,13 +182,24 @@ impl World {
             },
             ..Hands::dead(ahead_ms, 0)
         };
+        if !self.is_exact() {
+            self.learn_clock(lane);
+        }
         self.note(|| format!("lane {lane} starts as {incarnation}"));
         let at = self.address(lane);
         self.ask(at, Request::Group(Membership::Join));
         self.carry_out(lane, first, &mut VecDeque::new());
     }
 
-    fn crash(&mut self, lane: usize) {
+    /// Where nothing is settled nobody learns the server's clock by that; a worker asks for it anyway, before it begins and now
+    /// and then.
+    fn learn_clock(&mut self, lane: usize) {
+        if self.clickhouse.is_up(self.now_ms) {
+            self.lanes[lane].sink_ahead_ms = self.clickhouse.ahead_ms - self.lanes[lane].ahead_ms;
+        }
+    }
+
+    pub(crate) fn crash(&mut self, lane: usize) {
         self.counts.note(Fault::Crash);
         self.note(|| format!("lane {lane} crashes"));
         let restart_ms = self.now_ms + self.dice.ms(200);
@@ -347,6 +371,9 @@ impl World {
         }
         if self.is_paused(lane) {
             return;
+        }
+        if !self.is_exact() && self.dice.one_in(8) {
+            self.learn_clock(lane);
         }
         self.work_on_readings(lane);
         self.work_on_settling(lane);

@@ -31,6 +31,8 @@ pub mod exhaustive;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use exactly_once_protocol::Guarantee;
+
 use faults::Counts;
 use mutations::Mutation;
 use world::World;
@@ -73,6 +75,11 @@ pub struct Options {
     pub mutation: Mutation,
     /// Whether the trace is written.
     pub told: bool,
+    /// What the lanes are asked for. With [`Guarantee::AtLeastOnce`] nothing may be lost, and anything may be there twice; of
+    /// every second seed the lanes are exactly-once at first, and are all killed and started again with the other guarantee.
+    pub guarantee: Guarantee,
+    /// No fault from the beginning on: then nothing is there twice, either.
+    pub calm: bool,
 }
 
 impl Options {
@@ -83,6 +90,16 @@ impl Options {
             check,
             mutation: Mutation::None,
             told: false,
+            guarantee: Guarantee::ExactlyOnce,
+            calm: false,
+        }
+    }
+
+    /// A run of lanes that promise nothing.
+    pub fn at_least_once(seed: u64, check: Check) -> Options {
+        Options {
+            guarantee: Guarantee::AtLeastOnce,
+            ..Options::new(seed, check)
         }
     }
 
@@ -91,6 +108,9 @@ impl Options {
         let mut words = vec![format!("make simulate SEED={} CHECK={}", self.seed, self.check.name())];
         if self.mutation != Mutation::None {
             words.push(format!("MUTATION={}", self.mutation.name()));
+        }
+        if self.guarantee == Guarantee::AtLeastOnce {
+            words.push("GUARANTEE=at_least_once".to_owned());
         }
         words.join(" ")
     }
@@ -107,6 +127,8 @@ pub struct Outcome {
     pub settled_ms: i64,
     /// Offsets that were committed.
     pub committed: u64,
+    /// How often something was there again: rows, alerts, feedings, entries of the audit.
+    pub again: u64,
     /// Length and hash of the trace, where it is written.
     pub fingerprint: (u64, u64),
     /// The last part of the trace, where it is written.
@@ -118,7 +140,10 @@ pub fn run(options: &Options) -> Outcome {
     let (log_end, steps) = options.check.size();
     let mut world = World::new(options, log_end);
     let went = catch_unwind(AssertUnwindSafe(|| {
-        for _ in 0..steps {
+        for step in 0..steps {
+            if step == steps / 4 {
+                world.switch();
+            }
             world.step();
             if let Some(wrong) = &world.oracle.wrong {
                 return Err(wrong.clone());
@@ -139,6 +164,7 @@ pub fn run(options: &Options) -> Outcome {
         counts: world.counts.clone(),
         settled_ms,
         committed: world.oracle.progress(),
+        again: world.oracle.again(),
         fingerprint: world.trace.fingerprint(),
         trace: world.trace.tail(),
     }

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use exactly_once_protocol::Guarantee;
 use simulation::exhaustive::{Bounds, ONE_FAULT, TWO_FAULTS, search};
 use simulation::faults::{Counts, Fault};
 use simulation::mutations::Mutation;
@@ -30,6 +31,9 @@ struct Arguments {
     /// What is taken away, to see that it is missed.
     #[arg(long, default_value = "none")]
     mutation: String,
+    /// What the lanes are asked for: exactly_once or at_least_once.
+    #[arg(long, default_value = "exactly_once")]
+    guarantee: String,
     /// Threads; all cores if 0.
     #[arg(long, default_value_t = 0)]
     jobs: usize,
@@ -67,8 +71,14 @@ fn go(arguments: &Arguments) -> Result<bool, String> {
         "none" => Mutation::None,
         name => Mutation::named(name).ok_or_else(|| format!("--mutation {name}: none, {}", names.join(", ")))?,
     };
+    let guarantee = match arguments.guarantee.as_str() {
+        "exactly_once" => Guarantee::ExactlyOnce,
+        "at_least_once" => Guarantee::AtLeastOnce,
+        other => return Err(format!("--guarantee {other}: exactly_once or at_least_once")),
+    };
     let options = |seed: u64, check: Check| Options {
         mutation,
+        guarantee,
         ..Options::new(seed, check)
     };
     if let Some(seed) = arguments.seed {

@@ -1,11 +1,15 @@
 //! What must hold at every step. The oracle sees what becomes visible at the moment when it does, and compares it with
 //! the promises that are committed at that moment. It keeps its own books; the servers' are asked only for what they
 //! hold.
+//!
+//! Of lanes that promise nothing it asks less: an offset that is committed has its row, its alert and its feeding, at least
+//! once; without faults, once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use exactly_once_protocol::{Metadata, Partition, Promise, Range};
+use exactly_once_protocol::{Guarantee, Metadata, Partition, Promise, Range};
 
+use crate::Options;
 use crate::billing::{Billing, Part};
 use crate::clickhouse::{ClickHouse, Landed};
 use crate::kafka::{Commit, Record};
@@ -16,11 +20,18 @@ use crate::source::{LATE_SCHEMA, Made, PARTITIONS, content, digest, offsets, sum
 pub struct Oracle {
     /// The first thing that was wrong.
     pub wrong: Option<String>,
+    /// Whether something may be there twice.
+    repeats: bool,
+    /// Whether nothing has gone wrong that could be a reason for that.
+    calm: bool,
+    /// How often something was there again.
+    again: u64,
     committed: BTreeMap<Partition, (i64, Metadata)>,
     promised: BTreeMap<(Partition, i64), (i64, u128)>,
     audit: BTreeMap<Partition, Vec<(Range, Made)>>,
     rows: BTreeSet<(Partition, i64)>,
     fed: BTreeSet<(Partition, i64)>,
+    audited: BTreeSet<(Partition, i64)>,
     alerts: BTreeMap<(Partition, i64), u64>,
     charges: BTreeSet<(Partition, i64)>,
 }
@@ -34,6 +45,28 @@ fn made(promise: &Promise) -> Made {
 }
 
 impl Oracle {
+    /// Of a run that has not begun.
+    pub fn new(options: &Options) -> Oracle {
+        Oracle {
+            repeats: options.guarantee == Guarantee::AtLeastOnce,
+            calm: options.calm,
+            ..Oracle::default()
+        }
+    }
+
+    /// How often something was there again.
+    pub fn again(&self) -> u64 {
+        self.again
+    }
+
+    /// `new`: it was not there before.
+    fn once(&mut self, new: bool, what: impl FnOnce() -> String) {
+        self.again += u64::from(!new);
+        self.claim(new || (self.repeats && !self.calm), || {
+            format!("{} is there twice", what())
+        });
+    }
+
     fn claim(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.wrong.is_none() {
             self.wrong = Some(what());
@@ -55,6 +88,9 @@ impl Oracle {
     /// Nothing reaches ClickHouse but under the promise that is committed and pending at this moment, once, and with
     /// the content that was promised.
     pub fn landed(&mut self, landed: &Landed) {
+        if self.repeats {
+            return self.landed_unpromised(landed);
+        }
         match landed {
             Landed::Rows(token, rows) => {
                 for (partition, offset, is) in rows {
@@ -87,6 +123,23 @@ impl Oracle {
         }
     }
 
+    fn landed_unpromised(&mut self, landed: &Landed) {
+        match landed {
+            Landed::Rows(_, rows) => {
+                for (partition, offset, _) in rows {
+                    let new = self.rows.insert((*partition, *offset));
+                    self.once(new, || format!("row {partition:?} {offset}"));
+                }
+            }
+            Landed::Fed(_, rows) => {
+                for (partition, offset) in rows {
+                    let new = self.fed.insert((*partition, *offset));
+                    self.once(new, || format!("the feeding of {partition:?} {offset}"));
+                }
+            }
+        }
+    }
+
     /// Nothing is charged but what the pending promise says, once.
     pub fn charged(&mut self, part: &Part) {
         let Range { partition, start, end } = part.range;
@@ -108,9 +161,11 @@ impl Oracle {
             match record {
                 Record::Alert(partition, offset, is) => {
                     let before = self.alerts.insert((*partition, *offset), *is);
-                    self.claim(before.is_none(), || {
-                        format!("alert {partition:?} {offset} is there twice")
-                    });
+                    self.once(before.is_none(), || format!("alert {partition:?} {offset}"));
+                }
+                Record::Audit(range, ..) if self.repeats => {
+                    let new = self.audited.insert((range.partition, range.start));
+                    self.once(new, || format!("the audit of {range:?}"));
                 }
                 Record::Audit(range, of, with) => {
                     let ranges = self.audit.entry(range.partition).or_default();
@@ -136,6 +191,14 @@ impl Oracle {
                 continue;
             };
             let before = self.committed.get(&partition).map_or(0, |(before, _)| *before);
+            if self.repeats {
+                self.nothing_is_lost(partition, offset, &metadata);
+                // A commit that comes late sets the offset back until the next one, or a restart, which reads again from there.
+                if offset >= before {
+                    self.committed.insert(partition, (offset, metadata));
+                }
+                continue;
+            }
             self.claim(offset >= before, || {
                 format!("{partition:?} goes back from {before} to {offset}")
             });
@@ -152,7 +215,30 @@ impl Oracle {
             self.rollups_are_as(partition, offset, &metadata, clickhouse);
             self.committed.insert(partition, (offset, metadata));
         }
-        self.audit_ends_at_offsets();
+        if !self.repeats {
+            self.audit_ends_at_offsets();
+        }
+    }
+
+    /// Whatever was committed before, and however far back: all before the offset has reached every sink.
+    fn nothing_is_lost(&mut self, partition: Partition, offset: i64, metadata: &Metadata) {
+        let fed = match metadata {
+            Metadata::Nothing => offset,
+            Metadata::Settled { fed, .. } => *fed,
+            Metadata::Promised(promise) => promise.fed,
+        };
+        for at in 0..offset {
+            let key = (partition, at);
+            self.claim(self.rows.contains(&key), || {
+                format!("{key:?} is committed, its row is missing")
+            });
+            self.claim(self.alerts.contains_key(&key), || {
+                format!("{key:?} is committed, its alert is missing")
+            });
+            self.claim(!summed(at) || at >= fed || self.fed.contains(&key), || {
+                format!("{key:?} counts as fed and is in no rollup")
+            });
+        }
     }
 
     fn promised_anew(&mut self, partition: Partition, promise: &Promise, offset: i64) {
@@ -254,6 +340,10 @@ impl Oracle {
     /// At the end: recomputed from the log, with what the audit says that each range was made with, every sink holds
     /// exactly that and nothing else.
     pub fn all_is_there(&mut self, log_end: i64, clickhouse: &ClickHouse) {
+        if self.repeats {
+            // Everything was looked at when it was committed.
+            return;
+        }
         let mut expected = BTreeMap::new();
         for (partition, ranges) in &self.audit {
             for (range, with) in ranges {

@@ -1,6 +1,6 @@
 //! The world: servers, lanes, the messages between them, and who moves next.
 
-use exactly_once_protocol::{Cursor, Event, Now};
+use exactly_once_protocol::{Cursor, Event, Guarantee, Now};
 
 use crate::Options;
 use crate::billing::Billing;
@@ -25,6 +25,8 @@ pub const GRACE_MS: i64 = 10;
 /// Everything there is.
 pub struct World {
     pub(crate) options: Options,
+    /// Of the lanes that run now.
+    pub(crate) guarantee: Guarantee,
     pub(crate) dice: Dice,
     pub(crate) rates: Rates,
     /// Faults so far.
@@ -55,8 +57,15 @@ impl World {
     pub fn new(options: &Options, log_end: i64) -> World {
         let mut dice = Dice::new(options.seed);
         let rates = Rates::draw(&mut dice);
+        let rates = if options.calm { rates.calm() } else { rates };
+        let switches = options.seed.is_multiple_of(2) && !options.calm;
         let mut world = World {
             options: options.clone(),
+            guarantee: if switches {
+                Guarantee::ExactlyOnce
+            } else {
+                options.guarantee
+            },
             dice,
             rates,
             counts: Counts::default(),
@@ -66,7 +75,7 @@ impl World {
             kafka: Kafka::new(LANES),
             clickhouse: ClickHouse::default(),
             billing: Billing::default(),
-            oracle: Oracle::default(),
+            oracle: Oracle::new(options),
             lanes: Vec::new(),
             ids: 0,
             rules: 1,
@@ -101,6 +110,14 @@ impl World {
         Now {
             monotonic_ms: self.now_ms.abs_diff(0) + hands.incarnation * 7,
             sink_ms: self.now_ms + hands.ahead_ms + hands.sink_ahead_ms,
+        }
+    }
+
+    /// The pipeline file says something else from now on: all lanes are killed, and started again.
+    pub fn switch(&mut self) {
+        if self.guarantee != self.options.guarantee {
+            self.guarantee = self.options.guarantee;
+            (0..LANES).for_each(|lane| self.crash(lane));
         }
     }
 

@@ -116,3 +116,49 @@ fn a_failure_names_its_seed_and_the_command_that_repeats_it() {
     let command = format!("make simulate SEED={seed} CHECK=liveness MUTATION=no-read-back");
     assert!(text.contains(&command), "{text}");
 }
+
+/// Scenario: as above, and the lanes promise nothing; of every second seed they were exactly-once before, and died.
+/// Guarantees: what is committed has reached every sink; no partition stops; once the faults end, all is committed.
+#[test]
+fn without_promises_things_come_twice_and_nothing_is_lost() {
+    let mut again = 0;
+    for check in [Check::Safety, Check::Liveness] {
+        for seed in 1..=SEEDS {
+            let options = Options::at_least_once(seed, check);
+            let outcome = run(&options);
+            assert!(outcome.wrong.is_none(), "{}", report(&options));
+            again += outcome.again;
+        }
+    }
+    assert!(again > 1_000, "only {again} came twice: these runs say little");
+}
+
+/// Who believes the answer to a repeated insert, commits past rows that are not there.
+#[test]
+fn without_promises_a_row_that_is_lost_is_missed() {
+    let red = |seed: &u64| {
+        let mutation = Mutation::RepeatDoubt;
+        let options = Options::at_least_once(*seed, Check::Safety);
+        run(&Options { mutation, ..options }).wrong
+    };
+    let wrong = (1..=SEEDS_TO_RED).find_map(|seed| red(&seed));
+    assert!(
+        wrong
+            .as_ref()
+            .is_some_and(|wrong| wrong.ends_with("is committed, its row is missing")),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn without_promises_and_without_faults_nothing_comes_twice() {
+    for seed in 1..=SEEDS / 4 {
+        let options = Options {
+            calm: true,
+            ..Options::at_least_once(seed, Check::Liveness)
+        };
+        let outcome = run(&options);
+        assert!(outcome.wrong.is_none(), "{}", report(&options));
+        assert_eq!(outcome.again, 0);
+    }
+}

@@ -7,9 +7,13 @@
 //! after a new producer has fenced the old one if the doubt was about a transaction.
 //! **Invariant:** without a promise, no row from the partition's `fed` on is in a rollup: rollups are fed under a promise
 //! alone, and a promise ends only by a commit past what it may have fed, or by being settled.
+//!
+//! With [`Guarantee::AtLeastOnce`] only the second one holds, and that nothing in memory is trusted after doubt:
+//! `at_least_once` says what takes the place of the others.
 
 mod feeding;
 mod transactions;
+mod at_least_once;
 mod leaving;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 use crate::promise::{Marks, Metadata, Promise};
 use crate::witnesses::disagreement;
 use crate::words::{
-    Action, BatchId, Delivered, Event, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored, Wanted,
+    Action, BatchId, Delivered, Event, Guarantee, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode, Stored,
+    Wanted,
 };
 
 /// An aborted transaction is begun again this often before everything is read again.
@@ -29,6 +34,8 @@ const ABORT_WAIT_MAX_MS: u64 = 640;
 /// What the machine has to know of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Settings {
+    /// Whether anything is promised.
+    pub guarantee: Guarantee,
     /// From a promise to its deadline, milliseconds.
     pub deadline_span_ms: i64,
     /// How long a hand-back or a drain may wait for in-flight work, milliseconds; past it the batch is abandoned.
@@ -56,7 +63,7 @@ pub struct Standing {
     pub doubtful: usize,
     /// Partitions that need an operator.
     pub stopped: Vec<(Partition, StopCode)>,
-    /// True while a batch is promised and not yet committed.
+    /// True while a batch is promised and not yet committed; with [`Guarantee::AtLeastOnce`], while one is delivered.
     pub busy: bool,
     /// Prepared batches that wait for their promise.
     pub waiting: usize,
@@ -93,12 +100,12 @@ struct Owned {
 
 impl Owned {
     /// Whether `stored`, which disagrees with itself or with its witnesses, does so in truth.
-    fn confirms(&mut self, stored: &Stored) -> bool {
+    fn confirms(&mut self, stored: &Stored, guarantee: Guarantee) -> bool {
         let alone = Stored {
             witnesses: None,
             ..stored.clone()
         };
-        let (Ok(metadata), Ok(())) = (&stored.metadata, disagreement(&alone)) else {
+        let (Ok(metadata), Ok(())) = (&stored.metadata, disagreement(&alone, guarantee)) else {
             return true;
         };
         let read = Some((stored.offset, metadata.clone()));
@@ -173,11 +180,17 @@ pub struct Lane {
     owned: BTreeMap<Partition, Owned>,
     prepared: VecDeque<Batch>,
     current: Option<Batch>,
+    /// Delivered, and not committed yet while the next one is delivered: with [`Guarantee::AtLeastOnce`] alone.
+    acknowledged: Option<Batch>,
     transaction: Option<OpenTransaction>,
     /// Transactions that were aborted since the last one that was committed.
     aborts: u32,
     /// No transaction begins before this, milliseconds of the monotonic clock.
     begin_at_ms: u64,
+    /// Deliveries in doubt since the last commit, and before when none begins after that: with [`Guarantee::AtLeastOnce`]
+    /// alone, where no deadline is waited for.
+    doubts: u32,
+    deliver_at_ms: u64,
     /// When the rollups of each topic were fed last, milliseconds of the monotonic clock.
     fed_at_ms: BTreeMap<u16, u64>,
     producer: Producer,
@@ -195,9 +208,12 @@ impl Lane {
             owned: BTreeMap::new(),
             prepared: VecDeque::new(),
             current: None,
+            acknowledged: None,
             transaction: None,
             aborts: 0,
             begin_at_ms: 0,
+            doubts: 0,
+            deliver_at_ms: 0,
             fed_at_ms: BTreeMap::new(),
             producer: Producer::Renewing(1),
             revoking: None,
@@ -226,7 +242,7 @@ impl Lane {
             Event::Unsettled(partition, code) => self.unsettled(partition, code, &mut actions),
             Event::Quiet(partitions) => self.quiet(&partitions),
             Event::TxnEnded { epoch, end } => self.transaction_ended(now, epoch, end, &mut actions),
-            Event::Delivered { batch, outcome } => self.delivered(batch, outcome, &mut actions),
+            Event::Delivered { batch, outcome } => self.delivered(now, batch, outcome, &mut actions),
             Event::ProducerReady { epoch } => self.producer_ready(epoch, &mut actions),
             Event::Drain => self.drain(now, &mut actions),
             Event::Tick => self.tick(now, &mut actions),
@@ -249,9 +265,13 @@ impl Lane {
                 .iter()
                 .filter_map(|(p, o)| stop_of(o).map(|code| (*p, code)))
                 .collect(),
-            busy: self.current.is_some() || self.transaction.is_some(),
+            busy: self.current.is_some() || (self.promises() && self.transaction.is_some()),
             waiting: self.prepared.len(),
         }
+    }
+
+    fn promises(&self) -> bool {
+        self.settings.guarantee == Guarantee::ExactlyOnce
     }
 
     fn count(&mut self) -> u64 {
@@ -298,6 +318,7 @@ impl Lane {
     }
 
     fn offsets_read(&mut self, epoch: u64, offsets: Offsets, actions: &mut Vec<Action>) {
+        let guarantee = self.settings.guarantee;
         for (partition, stored) in offsets {
             let Some(owned) = self.owned.get_mut(&partition) else {
                 continue;
@@ -311,8 +332,8 @@ impl Lane {
             let next = kept.unwrap_or(stored.offset);
             // Kafka drops a group's offsets with their topic, even while the group has members.
             let vanished = owned.witnessed && !stored.committed && kept.is_none();
-            let stop = disagreement(&stored).err();
-            if stop.is_some() && !owned.confirms(&stored) {
+            let stop = disagreement(&stored, guarantee).err();
+            if stop.is_some() && !owned.confirms(&stored, guarantee) {
                 owned.phase = Phase::Reading(None);
                 continue;
             }
@@ -546,13 +567,16 @@ impl Lane {
         }
     }
 
-    fn delivered(&mut self, id: BatchId, outcome: Delivered, actions: &mut Vec<Action>) {
+    fn delivered(&mut self, now: Now, id: BatchId, outcome: Delivered, actions: &mut Vec<Action>) {
         let Some(batch) = self.current.as_mut().filter(|batch| batch.id == id) else {
             return;
         };
         match outcome {
             Delivered::Clean => batch.delivered = true,
-            Delivered::Doubt => self.abandon(false, actions),
+            Delivered::Doubt => {
+                self.abandon(false, actions);
+                self.wait_after_doubt(now);
+            }
             Delivered::Impossible(partitions) => {
                 for (partition, code) in partitions {
                     self.stop(partition, code, actions);

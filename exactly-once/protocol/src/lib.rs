@@ -17,6 +17,6 @@ pub use lane::{Lane, Settings, Standing};
 pub use promise::{METADATA_CHARS_MAX, Marks, Metadata, Promise, PromiseFault, UNKNOWN_SCHEMAS_MAX, sink_id};
 pub use witnesses::disagreement;
 pub use words::{
-    Action, BatchId, Cursor, Delivered, Event, FEEDING, Kind, Now, Offsets, Partition, Range, RangeOutput, StopCode,
-    Stored, Transaction, TxnEnd, Wanted, Witnesses,
+    Action, BatchId, Cursor, Delivered, Event, FEEDING, Guarantee, Kind, Now, Offsets, Partition, Range, RangeOutput,
+    StopCode, Stored, Transaction, TxnEnd, Wanted, Witnesses,
 };

@@ -4,10 +4,11 @@
 //! emptied or restored), and whoever went on would lose events or deliver them twice.
 
 use crate::promise::{Marks, Metadata};
-use crate::words::{Cursor, StopCode, Stored};
+use crate::words::{Cursor, Guarantee, StopCode, Stored};
 
-/// `Err`: why the partition must not be touched before an operator has looked.
-pub fn disagreement(stored: &Stored) -> Result<(), StopCode> {
+/// `Err`: why the partition must not be touched before an operator has looked. With [`Guarantee::AtLeastOnce`] rows past a
+/// committed offset are what a crash leaves; without any offset they are not, because a lane commits where it begins first.
+pub fn disagreement(stored: &Stored, guarantee: Guarantee) -> Result<(), StopCode> {
     let metadata = match &stored.metadata {
         Ok(Metadata::Promised(promise)) if promise.start != stored.offset => Err(StopCode::PromiseUnreadable),
         Ok(Metadata::Settled { fed, .. }) if *fed > stored.offset => Err(StopCode::PromiseUnreadable),
@@ -27,7 +28,8 @@ pub fn disagreement(stored: &Stored) -> Result<(), StopCode> {
     {
         return Err(StopCode::TopicReplaced);
     }
-    if witnesses.row_beyond.is_some() {
+    let repeats = guarantee == Guarantee::AtLeastOnce && stored.committed;
+    if witnesses.row_beyond.is_some() && !repeats {
         return Err(StopCode::OffsetBehind);
     }
     let (offset, end) = (stored.offset, stored.reach());
@@ -105,7 +107,7 @@ mod tests {
         if let Some(witnesses) = &mut stored.witnesses {
             witnesses.cursors = vec![(BILLING, cursor)];
         }
-        disagreement(&stored)
+        disagreement(&stored, Guarantee::ExactlyOnce)
     }
 
     fn absent() -> Stored {
@@ -120,13 +122,13 @@ mod tests {
         let unreadable = Err(StopCode::PromiseUnreadable);
         let mut moved = promised(10, 20);
         moved.offset = 11;
-        assert_eq!(disagreement(&moved), unreadable);
+        assert_eq!(disagreement(&moved, Guarantee::ExactlyOnce), unreadable);
         let mut fed = settled(10, &[]);
         fed.offset = 9;
-        assert_eq!(disagreement(&fed), unreadable);
+        assert_eq!(disagreement(&fed, Guarantee::ExactlyOnce), unreadable);
         let mut foreign = settled(10, &[]);
         foreign.metadata = Metadata::decode(b"hello");
-        assert_eq!(disagreement(&foreign), unreadable);
+        assert_eq!(disagreement(&foreign, Guarantee::ExactlyOnce), unreadable);
     }
 
     #[test]
@@ -161,7 +163,9 @@ mod tests {
             row_beyond: Some(0),
             ..Witnesses::default()
         });
-        assert_eq!(disagreement(&rows), Err(StopCode::OffsetBehind));
+        for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce] {
+            assert_eq!(disagreement(&rows, guarantee), Err(StopCode::OffsetBehind));
+        }
         assert_eq!(
             (absent().reach(), settled(10, &[]).reach(), promised(10, 20).reach()),
             (0, 10, 20)
@@ -171,25 +175,34 @@ mod tests {
     #[test]
     fn an_offset_that_no_lane_wrote_is_not_believed_whatever_the_witnesses_say() {
         let mut reset = stored(5, Metadata::Nothing);
-        assert_eq!(disagreement(&reset), Err(StopCode::OffsetForeign));
+        for guarantee in [Guarantee::ExactlyOnce, Guarantee::AtLeastOnce] {
+            assert_eq!(disagreement(&reset, guarantee), Err(StopCode::OffsetForeign));
+        }
         reset.witnesses = None;
-        assert_eq!(disagreement(&reset), Err(StopCode::OffsetForeign));
+        assert_eq!(
+            disagreement(&reset, Guarantee::ExactlyOnce),
+            Err(StopCode::OffsetForeign)
+        );
     }
 
     #[test]
     fn rows_past_the_offset_and_a_topic_made_again_are_noticed() {
-        let beyond = |topic, row_beyond| {
+        let beyond_of = |guarantee, topic, row_beyond| {
             let mut stored = settled(10, &[]);
             stored.witnesses = Some(Witnesses {
                 topic,
                 row_beyond,
                 cursors: Vec::new(),
             });
-            disagreement(&stored)
+            disagreement(&stored, guarantee)
         };
+        let beyond = |topic, row_beyond| beyond_of(Guarantee::ExactlyOnce, topic, row_beyond);
         assert_eq!(beyond(Some(1), None), Ok(()));
         assert_eq!(beyond(None, None), Ok(()));
         assert_eq!(beyond(Some(2), None), Err(StopCode::TopicReplaced));
         assert_eq!(beyond(Some(1), Some(10)), Err(StopCode::OffsetBehind));
+        let repeated = |topic, row_beyond| beyond_of(Guarantee::AtLeastOnce, topic, row_beyond);
+        assert_eq!(repeated(Some(1), Some(10)), Ok(()));
+        assert_eq!(repeated(Some(2), Some(10)), Err(StopCode::TopicReplaced));
     }
 }

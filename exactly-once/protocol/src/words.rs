@@ -22,6 +22,15 @@ pub struct Range {
     pub end: i64,
 }
 
+/// What the pipeline's owner asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guarantee {
+    /// What each sink holds is a function of the log and the rules.
+    ExactlyOnce,
+    /// Nothing is promised: after any doubt everything is delivered again from the committed offset on.
+    AtLeastOnce,
+}
+
 /// What a pure transformation made of one range: enough to promise it, not the rows themselves.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RangeOutput {
@@ -152,7 +161,7 @@ pub enum TxnEnd {
 pub enum Delivered {
     /// Every sink acknowledged a first attempt cleanly.
     Clean,
-    /// At least one outcome is unknown, or the deadline passed: settle by reading back.
+    /// At least one outcome is unknown, or the deadline passed: settle by reading back, or deliver again.
     Doubt,
     /// A sink says that it can never take these ranges (billing conflict or gap).
     Impossible(Vec<(Partition, StopCode)>),
@@ -287,7 +296,8 @@ pub enum Event {
     Tick,
 }
 
-/// One Kafka transaction: what it commits and what it promises. Alerts and dead letters of `commits` go with it.
+/// One Kafka transaction: what it commits and what it promises. Alerts and dead letters of `commits` go with it. With
+/// [`Guarantee::AtLeastOnce`] it is a plain commit of offsets after these were written, and promises nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Transaction {
     /// The batch whose end offsets are committed, if any.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use exactly_once_protocol::{
-    Action, BatchId, Cursor, Delivered, Event, FEEDING, Kind, Lane, Marks, Metadata, Now, Partition, Range,
+    Action, BatchId, Cursor, Delivered, Event, FEEDING, Guarantee, Kind, Lane, Marks, Metadata, Now, Partition, Range,
     RangeOutput, Settings, StopCode, Stored, Transaction, TxnEnd, Wanted, Witnesses,
 };
 
@@ -25,13 +25,18 @@ impl Driver {
 
     /// A lane that owns these from offset 0 on.
     fn owning(partitions: &[Partition]) -> Driver {
+        Driver::with(partitions, Guarantee::ExactlyOnce, vec![BILLING])
+    }
+
+    fn with(partitions: &[Partition], guarantee: Guarantee, sinks: Vec<u64>) -> Driver {
         let (lane, first) = Lane::new(Settings {
+            guarantee,
             deadline_span_ms: 5_000,
             hand_back_wait_ms: 60_000,
             transaction_watchdog_ms: 60_000,
             feed_every_ms: 1_000,
             feed_max: 100,
-            sinks: vec![BILLING],
+            sinks,
             pipeline: 1,
             token_seed: 1,
         });
@@ -547,4 +552,301 @@ fn every_partition_of_a_topic_that_was_made_again_stops_and_an_offset_that_vanis
     let offsets = vec![(P1, vanished)];
     let stopped = driver.step(Event::OffsetsRead { epoch: *epoch, offsets });
     assert_eq!(stopped, [Action::Stop(P1, StopCode::OffsetBehind)]);
+}
+
+// --- at least once -----------------------------------------------------------------------------------------------------
+
+impl Driver {
+    /// A lane that promises nothing, and owns [`P0`] from offset 0 on.
+    fn at_least_once() -> Driver {
+        Driver::with(&[P0], Guarantee::AtLeastOnce, Vec::new())
+    }
+}
+
+fn ended(epoch: u64, end: TxnEnd) -> Event {
+    Event::TxnEnded { epoch, end }
+}
+
+#[test]
+fn without_promises_the_next_batch_is_delivered_while_the_one_before_is_committed() {
+    // p0:  [0..3) delivered | C   [3..5) delivered meanwhile | C
+    let mut driver = Driver::at_least_once();
+    let delivers = driver.prepare(1, 0, 3);
+    assert!(
+        matches!(
+            delivers[..],
+            [Action::Deliver {
+                batch: 1,
+                deadline_ms: Some(6_000),
+                ..
+            }]
+        ),
+        "{delivers:?}"
+    );
+    assert!(driver.lane.standing().busy);
+    assert_eq!(driver.prepare(2, 3, 5), [], "one delivery at a time");
+    let delivered = driver.delivered(1);
+    let [
+        Action::Transact { epoch, transaction },
+        Action::Deliver { batch: 2, .. },
+    ] = &delivered[..]
+    else {
+        panic!("{delivered:?}")
+    };
+    assert_eq!((transaction.commits, transaction.promises), (Some(1), None));
+    let settled = |fed| Metadata::Settled {
+        marks: Marks::default(),
+        fed,
+    };
+    assert_eq!(transaction.offsets, [(P0, 3, settled(3))]);
+    assert_eq!(driver.delivered(2), [], "one commit at a time");
+    let first_done = driver.commit(*epoch);
+    let [Action::Done(1), Action::Transact { epoch, transaction }] = &first_done[..] else {
+        panic!("{first_done:?}")
+    };
+    assert_eq!(transaction.offsets, [(P0, 5, settled(5))]);
+    assert!(!driver.lane.standing().busy, "another batch may close beside a commit");
+    assert_eq!(driver.commit(*epoch), [Action::Done(2)]);
+}
+
+#[test]
+fn a_commit_that_was_surely_refused_is_tried_again_and_nothing_is_delivered_twice() {
+    let mut driver = Driver::at_least_once();
+    driver.prepare(1, 0, 3);
+    let (mut epoch, first) = transaction(&driver.delivered(1));
+    for _ in 0..3 {
+        assert_eq!(driver.step(ended(epoch, TxnEnd::Aborted)), []);
+        let again = transaction(&driver.wait(1_000));
+        assert_eq!(again.1, first);
+        epoch = again.0;
+    }
+    assert_eq!(driver.commit(epoch), [Action::Done(1)]);
+}
+
+#[test]
+fn a_commit_in_doubt_drops_everything_and_reads_again_with_another_producer() {
+    let mut driver = Driver::at_least_once();
+    driver.prepare(1, 0, 3);
+    driver.prepare(2, 3, 5);
+    let delivered = driver.delivered(1);
+    let [Action::Transact { epoch, .. }, Action::Deliver { batch: 2, .. }] = delivered[..] else {
+        panic!("{delivered:?}")
+    };
+    let dropped = driver.step(ended(epoch, TxnEnd::Doubt));
+    let [
+        Action::Drop(1),
+        Action::Drop(2),
+        Action::Forget(_),
+        Action::NewProducer { epoch },
+    ] = dropped[..]
+    else {
+        panic!("{dropped:?}")
+    };
+    let reads = driver.step(Event::ProducerReady { epoch });
+    assert!(matches!(reads[..], [Action::ReadOffsets { .. }]), "{reads:?}");
+}
+
+/// Scenario: a sink fails each time.
+/// Guarantees: everything is read again at once, and delivered again after a wait that grows, and is over once something
+/// was committed.
+#[test]
+fn a_delivery_in_doubt_is_repeated_ever_more_slowly() {
+    let mut driver = Driver::at_least_once();
+    let mut waits = Vec::new();
+    let mut batch = 0;
+    for doubt in [true, true, true, false, true] {
+        batch += 1;
+        let began_ms = driver.now_ms;
+        let start = if batch > 4 { 3 } else { 0 };
+        let mut delivers = driver.prepare(batch, start, start + 3);
+        if delivers.is_empty() {
+            delivers = driver.wait(10_000);
+        }
+        assert!(matches!(delivers[..], [Action::Deliver { .. }]), "{delivers:?}");
+        waits.push(driver.now_ms - began_ms);
+        if !doubt {
+            let (epoch, _) = transaction(&driver.delivered(batch));
+            driver.commit(epoch);
+            continue;
+        }
+        let outcome = Delivered::Doubt;
+        let reads = driver.step(Event::Delivered { batch, outcome });
+        let [Action::Drop(_), Action::Forget(_), Action::ReadOffsets { epoch, .. }] = reads[..] else {
+            panic!("{reads:?}")
+        };
+        let stored = Stored {
+            offset: start,
+            committed: true,
+            metadata: Ok(Metadata::Settled {
+                marks: Marks::default(),
+                fed: start,
+            }),
+            witnesses: None,
+        };
+        let offsets = vec![(P0, stored)];
+        let collects = driver.step(Event::OffsetsRead { epoch, offsets });
+        assert_eq!(
+            collects,
+            [Action::Collect {
+                partition: P0,
+                from: start
+            }]
+        );
+    }
+    assert_eq!(waits, [0, 100, 200, 400, 0]);
+}
+
+/// Scenario: a partition without an offset. Rows that a crash leaves must not look like those of an offset that is gone,
+/// and a restart must not begin elsewhere.
+#[test]
+fn where_a_partition_begins_is_committed_before_anything_of_it_is_delivered() {
+    let (lane, first) = Lane::new(Settings {
+        guarantee: Guarantee::AtLeastOnce,
+        deadline_span_ms: 5_000,
+        hand_back_wait_ms: 60_000,
+        transaction_watchdog_ms: 60_000,
+        feed_every_ms: 1_000,
+        feed_max: 100,
+        sinks: Vec::new(),
+        pipeline: 1,
+        token_seed: 1,
+    });
+    let mut driver = Driver { lane, now_ms: 1_000 };
+    let [Action::NewProducer { epoch }] = first[..] else {
+        panic!("{first:?}")
+    };
+    driver.step(Event::ProducerReady { epoch });
+    let asked = driver.step(Event::Assigned(vec![P0]));
+    let [Action::ReadOffsets { epoch, .. }] = asked[..] else {
+        panic!("{asked:?}")
+    };
+    let stored = Stored {
+        offset: 40,
+        committed: false,
+        metadata: Ok(Metadata::Nothing),
+        witnesses: Some(Witnesses::default()),
+    };
+    let begins = driver.step(Event::OffsetsRead {
+        epoch,
+        offsets: vec![(P0, stored)],
+    });
+    let [
+        Action::Collect { from: 40, .. },
+        Action::Transact { epoch, transaction },
+    ] = &begins[..]
+    else {
+        panic!("{begins:?}")
+    };
+    assert_eq!(transaction.offsets.len(), 1);
+    assert_eq!(driver.prepare(1, 40, 42), []);
+    assert_eq!(driver.step(Event::RevokeAsked(vec![P0])).len(), 1, "it is waited for");
+    let delivers = driver.commit(*epoch);
+    assert!(
+        matches!(delivers[..], [Action::Deliver { batch: 1, .. }]),
+        "{delivers:?}"
+    );
+}
+
+/// Scenario: the pipeline was exactly-once before, and its worker died under a promise.
+/// Guarantees: it is settled as ever; what is missing is delivered at once, and nothing is promised.
+#[test]
+fn a_promise_that_is_found_is_settled_without_another_one() {
+    let mut promising = Driver::with(&[P0], Guarantee::ExactlyOnce, Vec::new());
+    let (_, promised) = transaction(&promising.prepare(1, 0, 3));
+    let Some((_, 0, metadata @ Metadata::Promised(_))) = promised.offsets.first() else {
+        panic!("{promised:?}")
+    };
+    let mut driver = Driver::at_least_once();
+    let outcome = Delivered::Doubt;
+    driver.prepare(1, 0, 3);
+    let reads = driver.step(Event::Delivered { batch: 1, outcome });
+    let [.., Action::ReadOffsets { epoch, .. }] = reads[..] else {
+        panic!("{reads:?}")
+    };
+    let stored = Stored {
+        offset: 0,
+        committed: true,
+        metadata: Ok(metadata.clone()),
+        witnesses: None,
+    };
+    let settles = driver.step(Event::OffsetsRead {
+        epoch,
+        offsets: vec![(P0, stored)],
+    });
+    assert!(matches!(settles[..], [Action::Settle { .. }]), "{settles:?}");
+    let output = RangeOutput {
+        range: range(P0, 0, 3),
+        outputs: 3,
+        digest: 3,
+        unknown_schemas: Vec::new(),
+        summed: false,
+    };
+    driver.now_ms += 1_000;
+    let delivers = driver.step(Event::Prepared {
+        batch: 2,
+        kind: Kind::Recovery { missing: true },
+        ranges: vec![output],
+        rules: (1, 1),
+    });
+    let again = |action: &Action| {
+        matches!(
+            action,
+            Action::Deliver {
+                batch: 2,
+                deadline_ms: Some(_),
+                ..
+            }
+        )
+    };
+    assert!(delivers.len() == 1 && again(&delivers[0]), "{delivers:?}");
+    let (epoch, commit) = transaction(&driver.delivered(2));
+    assert_eq!((commit.commits, commit.promises), (Some(2), None));
+    assert!(matches!(
+        commit.offsets[..],
+        [(P0, 3, Metadata::Settled { fed: 3, .. })]
+    ));
+    let goes_on = driver.commit(epoch);
+    let collects = Action::Collect { partition: P0, from: 3 };
+    assert_eq!(goes_on, [collects, Action::Done(2)]);
+}
+
+#[test]
+fn a_batch_feeds_what_the_one_before_has_delivered_and_none_of_it_twice() {
+    let mut driver = Driver::at_least_once();
+    let first = driver.prepare_of(1, &[range(P0, 0, 3)], true);
+    assert_eq!(feeds(&first), (1, vec![]));
+    driver.prepare_of(2, &[range(P0, 3, 5)], true);
+    let (batch, ranges) = feeds(&driver.delivered(1));
+    assert_eq!(
+        (batch, ranges),
+        (2, vec![range(P0, 0, 3)]),
+        "not committed, but acknowledged"
+    );
+    driver.now_ms += 5_000;
+    let idle = driver.prepare_of(3, &[range(P0, 5, 6)], true);
+    assert_eq!(idle, []);
+    // The commit of the first batch is still under way: what the second feeds is known of memory alone.
+    assert_eq!(driver.delivered(2), []);
+}
+
+#[test]
+fn a_partition_is_handed_back_only_when_its_last_delivery_is_committed() {
+    let mut driver = Driver::at_least_once();
+    driver.prepare(1, 0, 3);
+    let (epoch, _) = transaction(&driver.delivered(1));
+    driver.step(Event::RevokeAsked(vec![P0]));
+    assert_eq!(driver.step(Event::Quiet(vec![P0])), []);
+    let done = driver.commit(epoch);
+    let back = [Action::Done(1), Action::Forget(vec![P0]), Action::HandBack(vec![P0])];
+    assert_eq!(done, back);
+}
+
+#[test]
+fn a_drain_commits_what_was_delivered_and_then_leaves() {
+    let mut driver = Driver::at_least_once();
+    driver.prepare(1, 0, 3);
+    let (epoch, _) = transaction(&driver.delivered(1));
+    driver.step(Event::Drain);
+    assert_eq!(driver.step(Event::Quiet(vec![P0])), []);
+    assert_eq!(driver.commit(epoch), [Action::Done(1), Action::Leave]);
 }

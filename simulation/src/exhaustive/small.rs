@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hash;
 
 use exactly_once_protocol::{
-    Action, BatchId, Delivered, Event, Lane, Metadata, Partition, Promise, Range, RangeOutput, Settings, Transaction,
-    TxnEnd, Wanted,
+    Action, BatchId, Delivered, Event, Guarantee, Lane, Metadata, Partition, Promise, Range, RangeOutput, Settings,
+    Transaction, TxnEnd, Wanted,
 };
 use xxhash_rust::xxh3::Xxh3;
 
@@ -196,6 +196,7 @@ impl Small {
     fn fresh(&mut self) -> Hands {
         self.incarnations += 1;
         let (machine, first) = Lane::new(Settings {
+            guarantee: Guarantee::ExactlyOnce,
             deadline_span_ms: SPAN_MS,
             hand_back_wait_ms: 150,
             transaction_watchdog_ms: 150,

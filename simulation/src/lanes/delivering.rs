@@ -117,7 +117,7 @@ impl World {
         let delivery = Delivery {
             tasks: Vec::new(),
             lacking,
-            charges: (!parts.is_empty()).then_some(parts),
+            charges: (!parts.is_empty() && self.has_billing()).then_some(parts),
             called_ms: 0,
             impossible: Vec::new(),
         };
@@ -217,6 +217,7 @@ impl World {
         let (now_ms, at) = (self.now_ms, self.address(lane));
         let sink_ms = self.clocks(lane).sink_ms;
         let repeats = self.mutated(Mutation::RepeatDoubt);
+        let patient = self.options.calm;
         let mut again = Vec::new();
         let mut calls = Vec::new();
         for (batch, delivery) in &mut self.lanes[lane].deliveries {
@@ -226,7 +227,7 @@ impl World {
                 let before = task.state;
                 task.state = match before {
                     State::Waiting if waited_ms > INSERT_MS && repeats && in_time => State::Refused,
-                    State::Waiting if waited_ms > INSERT_MS => State::Failed,
+                    State::Waiting if waited_ms > INSERT_MS && !patient => State::Failed,
                     State::Refused if !in_time => State::Failed,
                     State::Refused if waited_ms > RETRY_MS => State::Waiting,
                     same => same,

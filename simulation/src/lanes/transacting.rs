@@ -30,6 +30,7 @@ enum Stage {
 #[derive(Debug)]
 struct Work {
     epoch: u64,
+    commits: Option<BatchId>,
     offsets: Vec<(Partition, i64, Metadata)>,
     records: Vec<Record>,
     member: u64,
@@ -53,6 +54,8 @@ pub(crate) struct Transactor {
     hangs_until_ms: i64,
     /// Another thread has taken its place.
     given_up: bool,
+    /// Without transactions: the batch whose records were written, which are not written again when its commit is refused.
+    written: Option<BatchId>,
 }
 
 impl Transactor {
@@ -81,6 +84,7 @@ impl World {
             work: None,
             hangs_until_ms: 0,
             given_up: false,
+            written: None,
         });
         self.enter(lane, thread, Stage::Init);
     }
@@ -92,6 +96,9 @@ impl World {
     /// The thread takes its next step. Calls that wait for the coordinator may hang before they send anything
     /// (librdkafka#5456).
     fn enter(&mut self, lane: usize, thread: u64, stage: Stage) {
+        if stage == Stage::Init && !self.is_exact() {
+            return self.made(lane, thread);
+        }
         let number = self.id();
         let may_hang = matches!(stage, Stage::Init | Stage::Ending(true));
         let hangs_ms = if may_hang && self.dice.one_in(self.rates.hang) {
@@ -108,14 +115,26 @@ impl World {
         self.request(lane, thread);
     }
 
+    /// A producer without transactions fences nobody, and is there at once.
+    fn made(&mut self, lane: usize, thread: u64) {
+        if let Some(one) = self.transactor(lane, thread) {
+            one.stage = Stage::Idle;
+            if let Some(epoch) = one.asked_for.take() {
+                self.lanes[lane].inbox.push_back(Event::ProducerReady { epoch });
+            }
+        }
+    }
+
     /// Sends what the thread waits for.
     fn request(&mut self, lane: usize, thread: u64) {
-        let now_ms = self.now_ms;
+        let (now_ms, exact) = (self.now_ms, self.is_exact());
         let Some(one) = self.transactor(lane, thread) else {
             return;
         };
         let call = match (&one.stage, &one.work) {
             (Stage::Init, _) => Call::Init,
+            (Stage::Producing, Some(work)) if !exact => Call::Write(work.records.clone()),
+            (Stage::Offsets, Some(work)) if !exact => Call::Commit(work.member, work.generation, work.offsets.clone()),
             (Stage::Producing, Some(work)) => Call::Produce(work.records.clone()),
             (Stage::Offsets, Some(work)) => Call::Offsets(work.member, work.generation, work.offsets.clone()),
             (Stage::Ending(commit), _) => Call::End(*commit),
@@ -171,6 +190,7 @@ impl World {
         } else if let Some(one) = current {
             one.work = Some(Work {
                 epoch,
+                commits: transaction.commits,
                 offsets: transaction.offsets,
                 records,
                 member,
@@ -203,11 +223,15 @@ impl World {
         let Some(one) = self.transactor(lane, thread) else {
             return;
         };
-        let silent = one.work.as_ref().is_none_or(|work| work.records.is_empty());
+        let written = |work: &Work| work.records.is_empty() || (work.commits.is_some() && work.commits == one.written);
+        let silent = one.work.as_ref().is_none_or(written);
         self.enter(lane, thread, if silent { Stage::Offsets } else { Stage::Producing });
     }
 
     pub(super) fn hear_transaction(&mut self, lane: usize, (thread, number): (u64, u64), reply: TransactionReply) {
+        if !self.is_exact() {
+            return self.hear_plain(lane, (thread, number), reply);
+        }
         let fails = self.dice.one_in(self.rates.abort);
         let stale = self.mutated(Mutation::StaleWork);
         let Some(one) = self.transactor(lane, thread).filter(|one| one.number == number) else {
@@ -246,6 +270,30 @@ impl World {
         }
     }
 
+    /// Without a transaction there is nothing to abort: what was refused did surely not take place, all else is doubt.
+    fn hear_plain(&mut self, lane: usize, (thread, number): (u64, u64), reply: TransactionReply) {
+        let fails = self.dice.one_in(self.rates.abort);
+        let Some(one) = self.transactor(lane, thread).filter(|one| one.number == number) else {
+            return;
+        };
+        match (one.stage, reply) {
+            (Stage::Producing | Stage::Offsets, TransactionReply::Done(_)) if fails => {
+                self.counts.note(Fault::Aborted);
+                self.ended(lane, thread, TxnEnd::Doubt);
+            }
+            (Stage::Producing, TransactionReply::Done(_)) => {
+                one.written = one.work.as_ref().and_then(|work| work.commits);
+                match one.given_up {
+                    true => one.stage = Stage::Over,
+                    false => self.enter(lane, thread, Stage::Offsets),
+                }
+            }
+            (Stage::Offsets, TransactionReply::Done(_)) => self.ended(lane, thread, TxnEnd::Committed),
+            (Stage::Offsets, TransactionReply::Refused) => self.ended(lane, thread, TxnEnd::Aborted),
+            _ => {}
+        }
+    }
+
     fn ended(&mut self, lane: usize, thread: u64, end: TxnEnd) {
         let keeps = self.mutated(Mutation::KeepProducer);
         let Some(one) = self.transactor(lane, thread) else {
@@ -263,6 +311,10 @@ impl World {
 
     /// Requests that nobody answers are sent again, or given up.
     pub(super) fn work_on_transactions(&mut self, lane: usize) {
+        if self.options.calm {
+            // Every answer comes, and impatience would be a fault of its own.
+            return;
+        }
         let now_ms = self.now_ms;
         let waits = |one: &&Transactor| {
             let asks = !matches!(one.stage, Stage::Idle | Stage::Over);

@@ -12,9 +12,10 @@ impl Lane {
         (self.aborts, self.begin_at_ms) = (0, 0);
         let discard = discard || open.is_some();
         let in_memory = self
-            .current
+            .acknowledged
             .take()
             .into_iter()
+            .chain(self.current.take())
             .chain(open.and_then(|open| open.promised));
         for batch in in_memory.chain(std::mem::take(&mut self.prepared)) {
             actions.push(Action::Drop(batch.id));
@@ -39,6 +40,7 @@ impl Lane {
     pub(super) fn in_flight(&self, partition: Partition) -> bool {
         self.current
             .iter()
+            .chain(&self.acknowledged)
             .chain(&self.prepared)
             .any(|batch| batch.holds(partition))
             || self.transaction.iter().any(|open| {
@@ -72,7 +74,7 @@ impl Lane {
     pub(super) fn leave(&mut self, actions: &mut Vec<Action>) {
         let quiet = self.owned.values().all(|owned| owned.quiet);
         let idle = self.current.is_none() && self.transaction.is_none() && self.prepared.is_empty();
-        let idle = idle && self.unfed(&BTreeMap::new()).next().is_none();
+        let idle = idle && self.acknowledged.is_none() && self.unfed(&BTreeMap::new()).next().is_none();
         if self.draining_since_ms.is_some() && idle && quiet && !self.left {
             self.left = true;
             actions.push(Action::Leave);
@@ -90,6 +92,7 @@ impl Lane {
         let too_long = self.revoking.as_ref().is_some_and(|revoking| waited(revoking.since_ms))
             || self.draining_since_ms.is_some_and(waited);
         let waiting_for_work = self.current.is_some()
+            || self.acknowledged.is_some()
             || self.transaction.is_some()
             || !self.prepared.is_empty()
             || self.owned.values().any(|owned| !owned.quiet)

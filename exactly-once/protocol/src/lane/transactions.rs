@@ -27,8 +27,9 @@ impl Lane {
                     }
                 }
                 if open.commits
-                    && let Some(done) = self.current.take()
+                    && let Some(done) = self.acknowledged.take().or_else(|| self.current.take())
                 {
+                    self.doubts = 0;
                     self.note_fed(&done);
                     self.note_begun(&done);
                     self.settle_recovered(&done, actions);
@@ -132,7 +133,9 @@ impl Lane {
     /// The one place where the lane moves on.
     pub(super) fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
         let may_begin = now.monotonic_ms >= self.begin_at_ms;
-        if self.producer == Producer::Ready && self.transaction.is_none() && may_begin {
+        if !self.promises() {
+            self.advance_at_least_once(now, may_begin, actions);
+        } else if self.producer == Producer::Ready && self.transaction.is_none() && may_begin {
             if self.current.is_none() && self.prepared.is_empty() {
                 self.feed_alone(now);
             }
@@ -163,7 +166,7 @@ impl Lane {
     pub(super) fn begin(&mut self, now: Now, commits: bool, actions: &mut Vec<Action>) {
         let mut offsets: BTreeMap<Partition, (i64, Metadata)> = BTreeMap::new();
         let mut fed: BTreeMap<Partition, i64> = BTreeMap::new();
-        let committed = self.current.as_ref().filter(|_| commits);
+        let committed = self.acknowledged.as_ref().or(self.current.as_ref()).filter(|_| commits);
         for (batch, output) in committed
             .iter()
             .flat_map(|batch| batch.ranges.iter().map(move |o| (*batch, o)))
@@ -181,14 +184,12 @@ impl Lane {
         let delivered: BTreeSet<Partition> = committed.iter().flat_map(|batch| batch.delivers()).collect();
         let committed = committed.map(|batch| batch.id);
         let mut promised = None;
-        if self.prepared.front().is_some_and(Batch::needs_promise)
+        if self.promises()
+            && self.prepared.front().is_some_and(Batch::needs_promise)
             && let Some(mut batch) = self.prepared.pop_front()
         {
             self.feed_with(now, &mut batch, &fed);
-            // On a machine so busy that an attempt is not over by its deadline, the next one of the same span would not be, either.
-            let attempt = batch.attempts.iter().copied().max().unwrap_or(0);
-            let span_ms = self.settings.deadline_span_ms << attempt.min(SPAN_DOUBLES_MAX);
-            let deadline_ms = now.sink_ms + span_ms;
+            let deadline_ms = self.deadline_ms(now, &batch);
             batch.deadline_ms = Some(deadline_ms);
             for (output, attempt) in batch.ranges.iter().zip(&batch.attempts) {
                 let Range { partition, start, end } = output.range;
@@ -243,10 +244,19 @@ impl Lane {
         actions.push(Action::Transact { epoch, transaction });
     }
 
+    /// Until when the sinks take this attempt, by their clock.
+    pub(super) fn deadline_ms(&self, now: Now, batch: &Batch) -> i64 {
+        // On a machine so busy that an attempt is not over by its deadline, the next one of the same span would not be, either.
+        let attempt = batch.attempts.iter().copied().max().unwrap_or(0);
+        let span_ms = self.settings.deadline_span_ms << attempt.min(SPAN_DOUBLES_MAX);
+        now.sink_ms + span_ms
+    }
+
     /// Partitions without a committed offset, and where they begin.
     pub(super) fn beginnings(&self) -> impl Iterator<Item = (Partition, i64)> + '_ {
         let stays =
             |partition: &Partition| self.draining_since_ms.is_none() && !is_revoking(&self.revoking, *partition);
+        let stays = move |partition: &Partition| stays(partition) || self.is_awaited(*partition);
         let beginning = move |(partition, owned): (&Partition, &Owned)| {
             let start = owned
                 .beginning
