@@ -9,6 +9,7 @@ use load_tests::envelope::{Paced, Phase};
 use load_tests::latency::{self, Latency, Sampler};
 
 use crate::error::Error;
+use crate::guarantees::Guarantee;
 use crate::role::{Role, free_address};
 use crate::shop::PARTITIONS;
 use crate::stand::{DIFFERENT, Stand, payloads};
@@ -37,6 +38,9 @@ pub struct Options {
     /// ClickHouse stands still (SIGSTOP) after so many seconds, for so many
     #[arg(long, value_name = "AFTER:SECONDS")]
     pub pause_clickhouse: Option<Pause>,
+    /// Without the gRPC sink, and with this guarantee
+    #[arg(long)]
+    pub guarantee: Option<Guarantee>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -197,10 +201,16 @@ pub async fn measure(options: &Options) -> Result<Figures, Error> {
     let stand = Stand::up().await?;
     let topic = stand.topic().await?;
     let billing = free_address()?;
-    let dir = stand
-        .pipeline("flow", &format!("http://{billing}"), options.tenants)
-        .await?;
-    let billing = Role::start(&dir, "billing", "--http").await?;
+    let (dir, billing) = match options.guarantee {
+        None => {
+            let dir = stand
+                .pipeline("flow", &format!("http://{billing}"), options.tenants)
+                .await?;
+            let billing = Role::start(&dir, "billing", "--http").await?;
+            (dir, Some(billing))
+        }
+        Some(guarantee) => (stand.guaranteed("flow", guarantee, options.tenants).await?, None),
+    };
     let mut worker = Role::start(&dir, "worker", "--listen").await?;
     owned(&mut worker).await?;
     let mut sampling = latency::Settings::new(stand.stack.clickhouse.clone(), "flow");
@@ -233,7 +243,9 @@ pub async fn measure(options: &Options) -> Result<Figures, Error> {
     let rows = stand.number("SELECT count() FROM flow.events").await?;
     let (_, memory_mib_max) = worker.memory_mib()?;
     worker.stop().await?;
-    billing.stop().await?;
+    if let Some(billing) = billing {
+        billing.stop().await?;
+    }
     stand.down().await?;
     if rows != written.acknowledged {
         return Err(Error::Failed(format!("{rows} rows of {} events", written.acknowledged)));

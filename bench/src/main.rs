@@ -6,6 +6,7 @@
 //! - [`peers`]: Sluice beside others;
 //! - [`streams`]: Sluice beside Kafka Streams;
 //! - [`growth`]: what tenants, partitions, tables and a backlog do to an event's cost;
+//! - [`guarantees`]: exactly-once beside at-least-once;
 //! - [`flow`]: latency, lag and memory at given rates;
 //! - [`table`]: all of them beside their targets.
 
@@ -13,6 +14,7 @@ mod cpu;
 mod error;
 mod flow;
 mod growth;
+mod guarantees;
 mod peers;
 mod role;
 mod shop;
@@ -45,6 +47,8 @@ enum Figure {
     Growth(growth::Options),
     /// Latency, lag and memory at given rates
     Flow(flow::Options),
+    /// Exactly-once and at-least-once, in turn
+    Guarantees(guarantees::Options),
     /// Every row, beside what it has to reach
     Table(table::Options),
 }
@@ -71,6 +75,7 @@ async fn measure(figure: Figure) -> Result<(), Error> {
         Figure::Streams(options) => streams::run(options).await,
         Figure::Growth(options) => growth::run(options).await,
         Figure::Flow(options) => flow::run(options).await,
+        Figure::Guarantees(options) => guarantees::run(options).await,
         Figure::Table(options) => table::run(options).await,
     }
 }

@@ -126,14 +126,14 @@ pub fn documents(tenants: usize, texts: usize) -> Vec<(String, String)> {
     (0..tenants).map(|tenant| document(tenant, tenant % texts)).collect()
 }
 
-/// The pipeline that only filters: no billing, and no event stays for a table.
-fn filter(at: &Addresses<'_>) -> String {
+/// Without billing: what only filters, and what may not charge.
+fn without_billing(at: &Addresses<'_>) -> String {
     let text = pipeline(at);
     let billing = format!("  billing: {{grpc: \"{}\"}}\n", at.billing);
     text.replace(&billing, "")
 }
 
-/// Its rules: payments become alerts, and nothing goes further.
+/// Rules of the pipeline that only filters: payments become alerts, and nothing goes further.
 fn filter_document(number: usize) -> (String, String) {
     let tenant = tenant(number);
     let text = format!(
@@ -167,7 +167,16 @@ pub fn write_of(dir: &Path, at: &Addresses<'_>, topics: &str, size: Size) -> Res
 /// # Errors
 /// [`Error::Io`].
 pub fn write_filter(dir: &Path, at: &Addresses<'_>, tenants: usize) -> Result<(), Error> {
-    write_files(dir, &filter(at), (0..tenants).map(filter_document).collect())
+    write_files(dir, &without_billing(at), (0..tenants).map(filter_document).collect())
+}
+
+/// The whole pipeline without billing, and with a guarantee; all of the rules, whose charges then go nowhere.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_guaranteed(dir: &Path, at: &Addresses<'_>, guarantee: &str, tenants: usize) -> Result<(), Error> {
+    let text = format!("guarantee: {guarantee}\n{}", without_billing(at));
+    write_files(dir, &text, documents(tenants))
 }
 
 fn write_files(dir: &Path, pipeline: &str, documents: Vec<(String, String)>) -> Result<(), Error> {

@@ -9,6 +9,7 @@ use load_tests::register::{RegistryAddress, register_schema};
 
 use crate::cpu;
 use crate::error::Error;
+use crate::guarantees::Guarantee;
 use crate::role;
 use crate::shop::{self, Addresses, PARTITIONS};
 
@@ -124,6 +125,15 @@ impl Stand {
     pub async fn filter(&self, name: &str, tenants: usize) -> Result<PathBuf, Error> {
         self.applied(name, |dir| shop::write_filter(dir, &self.at(name, ""), tenants))
             .await
+    }
+
+    /// The whole pipeline without its gRPC sink, and with a guarantee.
+    ///
+    /// # Errors
+    /// When `sluice schema apply` fails.
+    pub async fn guaranteed(&self, name: &str, guarantee: Guarantee, tenants: usize) -> Result<PathBuf, Error> {
+        let write = |dir: &Path| shop::write_guaranteed(dir, &self.at(name, ""), guarantee.name(), tenants);
+        self.applied(name, write).await
     }
 
     fn at<'a>(&'a self, name: &'a str, billing: &'a str) -> Addresses<'a> {

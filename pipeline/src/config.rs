@@ -16,6 +16,8 @@ pub struct Pipeline {
     pub revision: u64,
     /// Where to begin when the group has no committed offset.
     pub start: Start,
+    /// How often an event may be in a sink.
+    pub guarantee: Guarantee,
     /// The systems on either side.
     pub connections: Connections,
     /// One a topic, in the order of the file.
@@ -58,6 +60,15 @@ pub enum Start {
     Latest,
     /// The first record at or after this time, in milliseconds since 1970-01-01T00:00:00Z.
     At(i64),
+}
+
+/// How often what comes of an event may be in a sink after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Once.
+    ExactlyOnce,
+    /// Once or more: nothing is promised before it is delivered, and nothing is read back.
+    AtLeastOnce,
 }
 
 /// The systems on either side of the pipeline. A missing address is filled in by the local stack.

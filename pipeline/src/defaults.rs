@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
+use crate::Guarantee;
+
 const MIB: usize = 1 << 20;
+
+/// What Sluice is for; who can do with less has to say so.
+pub(crate) const GUARANTEE: Guarantee = Guarantee::ExactlyOnce;
 
 /// Half the latency that people notice; at 5,000 events a second it makes batches of some hundred rows.
 pub(crate) const LINGER: Duration = Duration::from_millis(40);

@@ -17,7 +17,7 @@ use crate::records::rfc3339;
 use crate::settle::safe;
 use crate::sinks::{Sinks, query_prefix};
 use crate::witnesses::{WitnessError, described, witnesses};
-use crate::worker::{WorkerError, clickhouse, connection, start};
+use crate::worker::{WorkerError, clickhouse, connection, guarantee, start};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// A transaction that is open on an offset ends within its own timeout.
@@ -205,7 +205,9 @@ impl Partitions {
             };
             let promised_to = promise.filter(|promise| promise.end > promise.start);
             let gone = stored.committed && stored.offset < oldest;
-            let stops = disagreement(&stored).err().or(gone.then_some(StopCode::OffsetsGone));
+            let stops = disagreement(&stored, guarantee(&self.pipeline))
+                .err()
+                .or(gone.then_some(StopCode::OffsetsGone));
             states.push(PartitionState {
                 topic: self.topics.name(partition).to_owned(),
                 partition: partition.partition,
@@ -257,7 +259,7 @@ impl Partitions {
             metadata: Ok(metadata.clone()),
             witnesses: told,
         };
-        if let Err(code) = disagreement(&stored) {
+        if let Err(code) = disagreement(&stored, guarantee(&self.pipeline)) {
             return Err(PartitionsError::Stops {
                 code: code.code(),
                 found: described(&self.pipeline, &stored),

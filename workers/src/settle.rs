@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use clickhouse_sink::{Client, Feed, Range as StoredRange, RowId};
-use exactly_once_protocol::{Promise, Range, StopCode};
+use exactly_once_protocol::{Guarantee, Promise, Range, StopCode};
 
 use crate::guard::Requests;
 use crate::model::Model;
@@ -131,12 +131,15 @@ async fn tables(client: &Client, model: &Model, range: Range, fed: i64) -> Resul
 }
 
 /// Which rows of each entry of `outputs.tables` are missing. Rows that were never promised, or that are there twice,
-/// stop the partition: they were not put there by this protocol.
-pub fn missing(outputs: &Outputs, present: &Present) -> Result<Vec<Vec<usize>>, StopCode> {
+/// stop the partition: they were not put there by this protocol. With `guarantee: at_least_once` the same row may be there
+/// twice.
+pub fn missing(outputs: &Outputs, present: &Present, guarantee: Guarantee) -> Result<Vec<Vec<usize>>, StopCode> {
     let mut found: BTreeMap<(usize, i64, u16), u64> = BTreeMap::new();
     for (table, rows) in &present.rows {
         for row in rows {
-            if found.insert((*table, row.offset, row.index), row.row_hash).is_some() {
+            let before = found.insert((*table, row.offset, row.index), row.row_hash);
+            let same = guarantee == Guarantee::AtLeastOnce && before == Some(row.row_hash);
+            if before.is_some() && !same {
                 return Err(StopCode::RowsAltered);
             }
         }

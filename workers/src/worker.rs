@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use exactly_once_kafka::{Connection, Start};
+use exactly_once_protocol::Guarantee;
 use futures::future::BoxFuture;
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
@@ -230,6 +231,12 @@ pub async fn run(pipeline: Pipeline, options: Options, stop: serve::Stop) -> Res
         }
     });
 
+    if guarantee(&pipeline) == Guarantee::AtLeastOnce {
+        tracing::info!(
+            pipeline = pipeline.name,
+            "the guarantee is at_least_once: after a crash, a timeout or a rebalance events may be delivered twice"
+        );
+    }
     let lanes = pipeline
         .workers
         .lanes
@@ -574,6 +581,14 @@ pub fn connection(pipeline: &Pipeline, client: &str) -> Result<Connection, Worke
 pub fn missing_topics(pipeline: &Pipeline, topics: &[String], within: Duration) -> Result<Vec<String>, WorkerError> {
     let connection = connection(pipeline, "topics")?;
     Ok(exactly_once_kafka::missing_topics(&connection, topics, within)?)
+}
+
+/// What a pipeline's lanes are asked for.
+pub fn guarantee(pipeline: &Pipeline) -> Guarantee {
+    match pipeline.guarantee {
+        pipeline::Guarantee::ExactlyOnce => Guarantee::ExactlyOnce,
+        pipeline::Guarantee::AtLeastOnce => Guarantee::AtLeastOnce,
+    }
 }
 
 /// Where partitions begin that have no offset.

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod workers;
+mod at_least_once;
 mod outages;
 mod schemas;
 mod poison;

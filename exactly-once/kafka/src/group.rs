@@ -14,6 +14,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::Error;
+use crate::commits::Committer;
 use crate::settings::{self, Connection};
 
 /// More rebalance reports than this between two polls cannot happen: librdkafka waits for each answer.
@@ -326,16 +327,15 @@ impl Group {
     }
 
     fn generation(&self) -> Option<i32> {
-        // SAFETY: the consumer is alive for the whole block and the metadata object is destroyed exactly once.
-        unsafe {
-            let metadata = rdkafka::bindings::rd_kafka_consumer_group_metadata(self.consumer.client().native_ptr());
-            if metadata.is_null() {
-                return None;
-            }
-            let generation = rdkafka::bindings::rd_kafka_consumer_group_metadata_generation_id(metadata);
-            rdkafka::bindings::rd_kafka_consumer_group_metadata_destroy(metadata);
-            Some(generation)
-        }
+        // SAFETY: the consumer is alive for the call.
+        unsafe { crate::commits::generation(self.consumer.client().native_ptr()) }
+    }
+
+    /// For commits without transactions, on another thread. `None` while the lane is no member.
+    pub fn committer(&self) -> Option<Committer> {
+        let generation = self.generation().filter(|generation| *generation >= 0)?;
+        let consumer = Arc::clone(&self.consumer) as Arc<dyn crate::offsets::Native>;
+        Some(Committer::new(consumer, generation))
     }
 
     /// A handle for reading committed offsets from another thread.

@@ -3,7 +3,8 @@
 //! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says
 //! which topics are there, [`group`] is the
 //! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets, promises and topics' ids,
-//! [`transactions`] runs one short transaction after another on a thread of its own, [`operator`] is what commands do while no worker runs,
+//! [`transactions`] runs one short transaction after another on a thread of its own (`plainly` and `commits` do without one, where a
+//! pipeline asks for at least once), [`operator`] is what commands do while no worker runs,
 //! [`errors`] is the table that says
 //! what each Kafka error means for a transaction.
 
@@ -17,12 +18,16 @@ pub mod offsets;
 mod topic_ids;
 pub mod operator;
 pub mod transactions;
+mod commits;
+mod plainly;
 mod mutated;
 pub mod errors;
 
+pub use commits::Committer;
 pub use group::{Group, Moved, Oldest, Polled, Topics, Unanswered};
 pub use offsets::{Reader, Start};
 pub use operator::Operator;
+pub use plainly::Plainly;
 pub use presence::missing_topics;
 pub use settings::Connection;
 pub use transactions::{Answer, Message, Transactor, Work};

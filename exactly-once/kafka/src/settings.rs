@@ -64,7 +64,7 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
         "max.poll.interval.ms",
         connection.poll_interval_max.as_millis().to_string(),
     );
-    // Offsets are committed by transactions alone.
+    // Offsets are committed by a lane alone.
     config.set("enable.auto.commit", "false");
     config.set("enable.auto.offset.store", "false");
     // Never skip silently: an offset that is gone stops the partition.
@@ -114,12 +114,31 @@ pub fn producer(connection: &Connection, id: &str) -> ClientConfig {
     // Back-to-back transactions wait this long for the last one's markers: 100 ms by default, 4-14 ms with 1.
     config.set("retry.backoff.ms", "1");
     config.set("retry.backoff.max.ms", "50");
-    // The transaction itself is the batch.
+    records(&mut config);
+    config
+}
+
+/// The producer of one lane that does without transactions.
+pub(crate) fn plain_producer(connection: &Connection) -> ClientConfig {
+    let mut config = base(connection);
+    // What librdkafka itself sends again is there once.
+    config.set("enable.idempotence", "true");
+    // A record without an answer by then is in doubt, and everything is delivered again.
+    config.set(
+        "message.timeout.ms",
+        connection.transaction_timeout.as_millis().to_string(),
+    );
+    records(&mut config);
+    config
+}
+
+/// Alerts, dead letters and the audit's records.
+fn records(config: &mut ClientConfig) {
+    // The transaction, or the commit, is the batch.
     config.set("linger.ms", "0");
     config.set("compression.type", "lz4");
     // A dead letter is as large as its event and its headers; the topic has the last word.
     config.set("message.max.bytes", "104857600");
     config.set("queue.buffering.max.messages", "1000000");
     config.set("queue.buffering.max.kbytes", "262144");
-    config
 }

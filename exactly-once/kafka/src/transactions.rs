@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use crash_points::{Mutation, Point, here, mutated};
-use exactly_once_protocol::{Metadata, Partition, TxnEnd};
+use exactly_once_protocol::{Guarantee, Metadata, Partition, TxnEnd};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
@@ -24,6 +24,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use crate::Error;
 use crate::errors::{Verdict, is_fenced, verdict};
 use crate::group::Topics;
+use crate::plainly::Plainly;
 use crate::presence::missing_topics;
 use crate::settings::{self, Connection};
 
@@ -47,7 +48,7 @@ const TOPICS_WITHIN: Duration = Duration::from_secs(2);
 const MESSAGES_MAX: usize = 100_000;
 
 /// How often a thread that has no transaction to run takes in what librdkafka tells, which is kept until then.
-const LISTEN_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const LISTEN_EVERY: Duration = Duration::from_secs(1);
 
 /// How the audit's topic is named, for a mutation alone.
 const AUDIT: &str = ".audit";
@@ -62,6 +63,8 @@ pub struct Work {
     pub offsets: Vec<(Partition, i64, Metadata)>,
     /// Alerts and dead letters of the batch whose end is committed.
     pub messages: Vec<Message>,
+    /// With [`Guarantee::AtLeastOnce`]: how it is done without a transaction.
+    pub plainly: Option<Plainly>,
 }
 
 /// What the thread reports.
@@ -75,10 +78,12 @@ pub enum Answer {
 
 /// What librdkafka has told of a producer.
 #[derive(Default)]
-struct Heard {
+pub(crate) struct Heard {
     /// A connection broke: librdkafka sends requests that had no answer again, and the first copy may still be under way. One that
     /// ends a transaction would end a later one.
     broken: AtomicBool,
+    /// A record was not written. A transaction does not commit then; without one nobody else tells.
+    pub(crate) unwritten: AtomicBool,
 }
 
 impl Heard {
@@ -89,7 +94,7 @@ impl Heard {
     }
 }
 
-struct Context(Arc<Heard>);
+pub(crate) struct Context(pub(crate) Arc<Heard>);
 
 /// How librdkafka 2.12 says that a connection broke on which requests may have been under way (`rd_kafka_broker_set_error`, which
 /// the log context `broker` has each time).
@@ -116,6 +121,7 @@ impl ProducerContext for Context {
     type DeliveryOpaque = ();
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
+            self.0.unwritten.store(true, Ordering::Release);
             // The commit fails because of it; this line says which message it was about.
             tracing::warn!(%error, "a record of a transaction was not written");
         }
@@ -145,6 +151,8 @@ pub struct Recipe {
     pub topics: Topics,
     /// Where answers go.
     pub answers: SyncSender<Answer>,
+    /// Whether there are transactions at all.
+    pub guarantee: Guarantee,
 }
 
 impl Transactor {
@@ -155,7 +163,10 @@ impl Transactor {
         let asked = Arc::clone(&given_up);
         std::thread::Builder::new()
             .name(format!("{}-txn", recipe.transactional_id))
-            .spawn(move || serve(&recipe, epoch, &work, &asked))
+            .spawn(move || match recipe.guarantee {
+                Guarantee::ExactlyOnce => serve(&recipe, epoch, &work, &asked),
+                Guarantee::AtLeastOnce => crate::plainly::serve(&recipe, epoch, &work, &asked),
+            })
             .map_err(Error::Thread)?;
         Ok(Transactor { work: sender, given_up })
     }
@@ -211,15 +222,15 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
     }
 }
 
-struct Fenced {
-    producer: BaseProducer<Context>,
-    heard: Arc<Heard>,
+pub(crate) struct Fenced {
+    pub(crate) producer: BaseProducer<Context>,
+    pub(crate) heard: Arc<Heard>,
 }
 
 impl Fenced {
     /// Takes in all that librdkafka has told until now: one poll takes in one message, and what waits is counted with the records
     /// that have no answer yet.
-    fn listen(&self) {
+    pub(crate) fn listen(&self) {
         for _ in 0..MESSAGES_MAX {
             if self.producer.in_flight_count() == 0 {
                 return;
@@ -297,7 +308,7 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work, given_up:
 }
 
 /// librdkafka waits for a topic that is not there as for a broker that is slow.
-fn why_not_taken(recipe: &Recipe, work: &Work) {
+pub(crate) fn why_not_taken(recipe: &Recipe, work: &Work) {
     let id = &recipe.transactional_id;
     let topics: BTreeSet<&String> = work.messages.iter().map(|message| &message.topic).collect();
     let topics: Vec<String> = topics.into_iter().cloned().collect();
@@ -356,7 +367,7 @@ fn attempt(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> Re
 }
 
 /// Waits until every record has its delivery report. False if some still have none at the deadline.
-fn answered(producer: &BaseProducer<Context>, deadline: Instant) -> bool {
+pub(crate) fn answered(producer: &BaseProducer<Context>, deadline: Instant) -> bool {
     while producer.in_flight_count() > 0 {
         if Instant::now() > deadline {
             return false;
@@ -376,7 +387,11 @@ fn rest(producer: &BaseProducer<Context>) {
     }
 }
 
-fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instant) -> Result<(), KafkaError> {
+pub(crate) fn produce(
+    producer: &BaseProducer<Context>,
+    message: &Message,
+    deadline: Instant,
+) -> Result<(), KafkaError> {
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
     for (key, value) in &message.headers {
         headers = headers.insert(Header {
@@ -399,7 +414,7 @@ fn produce(producer: &BaseProducer<Context>, message: &Message, deadline: Instan
     }
 }
 
-fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaError> {
+pub(crate) fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList, KafkaError> {
     let plain: Vec<_> = work
         .offsets
         .iter()
@@ -439,6 +454,7 @@ mod tests {
             transactional_id: "shop-0".to_owned(),
             topics: Topics::new(Vec::new()),
             answers: sync_channel(1).0,
+            guarantee: Guarantee::ExactlyOnce,
         }
     }
 

@@ -19,7 +19,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::machine::{Anywhere, Machine};
-use crate::{Pipeline, Serve, Start, Workers, defaults};
+use crate::{Guarantee, Pipeline, Serve, Start, Workers, defaults};
 use setting::setting;
 
 /// Reads and checks a pipeline file. Relative paths in it are taken from the file's own directory.
@@ -86,6 +86,12 @@ fn read(top: Reader<'_>, place: Place<'_>) -> Pipeline {
         item.checked(names::pipeline(text)).map(|()| text.to_owned())
     });
     let start = top.required("start").and_then(|item| start(&item));
+    let guarantee = setting(Some(&top), "guarantee", defaults::GUARANTEE, |item| {
+        item.choice(&[
+            ("exactly_once", Guarantee::ExactlyOnce),
+            ("at_least_once", Guarantee::AtLeastOnce),
+        ])
+    });
     let workers = workers(&top, place.base_dir);
     let connections = connections::connections(&top, &workers.state_dir, place);
     let dead_letters = limits::dead_letters(&top);
@@ -93,7 +99,7 @@ fn read(top: Reader<'_>, place: Place<'_>) -> Pipeline {
     let mut drafts = sources::drafts(&top, &event, &dead_letters);
     let tables = tables::tables(&top, &mut drafts);
     let rollups = rollups::rollups(&top, &tables);
-    let sinks = sinks::sinks(&top, &drafts, place);
+    let sinks = sinks::sinks(&top, &drafts, place, guarantee.value);
     let audit = limits::audit(&top, name.as_deref().unwrap_or_default(), &drafts, &sinks);
     let (batch, limits) = limits::batch_and_limits(&top);
     let serve = serve(&top);
@@ -102,6 +108,7 @@ fn read(top: Reader<'_>, place: Place<'_>) -> Pipeline {
         name: name.unwrap_or_default(),
         revision: 0,
         start: start.unwrap_or(Start::Earliest),
+        guarantee: guarantee.value,
         connections,
         sources: drafts.into_iter().map(|draft| draft.source).collect(),
         tables,

@@ -6,9 +6,11 @@ use super::connections::{tls, url};
 use super::setting::{Size, setting, size};
 use super::sources::Draft;
 use super::{Place, names};
-use crate::{AlertSink, GrpcSink, Sinks, defaults};
+use crate::{AlertSink, GrpcSink, Guarantee, Sinks, defaults};
 
-pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], place: Place<'_>) -> Sinks {
+const NEVER_TWICE: &str = "a charge is never applied twice: gRPC sinks need `guarantee: exactly_once`";
+
+pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], place: Place<'_>, guarantee: Guarantee) -> Sinks {
     let none = Sinks {
         alerts: None,
         grpc: Vec::new(),
@@ -20,7 +22,12 @@ pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], place: Place<'_>) ->
     let grpc = reader
         .rest()
         .into_iter()
-        .filter_map(|(name, item)| grpc(name, &item, place))
+        .filter_map(|(name, item)| {
+            if guarantee == Guarantee::AtLeastOnce {
+                item.fault_at_key(NEVER_TWICE);
+            }
+            grpc(name, &item, place)
+        })
         .collect();
     reader.finish();
     Sinks { alerts, grpc }

@@ -168,6 +168,24 @@ fn what_the_sample_spells_out_is_the_default() {
 }
 
 #[test]
+fn a_pipeline_is_exactly_once_unless_it_says_otherwise() {
+    let with = |line: &str| format!("{LEAST}{line}\n");
+    assert_eq!(checked(LEAST).guarantee, Guarantee::ExactlyOnce);
+    let exactly = checked(&with("guarantee: exactly_once"));
+    assert_eq!(exactly, checked(LEAST));
+    let at_least = checked(&with("guarantee: at_least_once"));
+    assert_eq!(at_least.guarantee, Guarantee::AtLeastOnce);
+    assert_eq!(at_least.revision, exactly.revision, "the same rows come out");
+    insta::assert_snapshot!(faults_with("guarantee: exacly_once\n"), @"p.yaml:6:12: guarantee: should be exactly_once or at_least_once, is `exacly_once`");
+}
+
+#[test]
+fn a_sink_that_charges_is_refused_where_an_event_may_come_twice() {
+    let text = "guarantee: at_least_once\nsinks: {alerts: {topic: a}, billing: {grpc: \"http://localhost:7400\"}}\n";
+    insta::assert_snapshot!(faults_with(text), @"p.yaml:7:29: sinks.billing: a charge is never applied twice: gRPC sinks need `guarantee: exactly_once`");
+}
+
+#[test]
 fn the_least_pipeline_leaves_addresses_to_the_local_stack() {
     let pipeline = checked(LEAST);
     assert_eq!(pipeline.connections.kafka, None);
@@ -531,6 +549,7 @@ fn the_revision_changes_with_the_outputs_and_with_nothing_else() {
     for (from, to) in [
         ("localhost:9092", "elsewhere:9092"),
         ("start: latest", "start: earliest"),
+        ("start: latest", "guarantee: exactly_once\nstart: latest"),
         ("linger: 40ms", "linger: 10ms"),
         ("keep: 13 months", "keep: 2 years"),
         ("listen: \"127.0.0.1:7301\"", "listen: \"0.0.0.0:1\""),

@@ -8,9 +8,9 @@ use std::time::Instant;
 use clickhouse_sink::Feed;
 use crash_points::unless_given_up;
 use exactly_once_kafka::transactions::Work;
-use exactly_once_kafka::{Group, Message, Transactor};
+use exactly_once_kafka::{Group, Message, Plainly, Transactor};
 use exactly_once_protocol::{
-    Action, BatchId, Delivered, Event, FEEDING, Partition, Range, StopCode, Transaction, TxnEnd,
+    Action, BatchId, Delivered, Event, FEEDING, Guarantee, Partition, Range, StopCode, Transaction, TxnEnd,
 };
 
 use super::flow::{Flow, Mode};
@@ -236,7 +236,15 @@ impl LaneLoop {
             .commits
             .map(|batch| self.messages(batch))
             .unwrap_or_default();
-        let ended = match (group.metadata(), &self.transactor) {
+        let plainly = match self.recipe.guarantee {
+            Guarantee::ExactlyOnce => None,
+            Guarantee::AtLeastOnce => group.committer().map(|committer| Plainly {
+                committer,
+                batch: transaction.commits,
+            }),
+        };
+        let is_member = plainly.is_some() || self.recipe.guarantee == Guarantee::ExactlyOnce;
+        let ended = match (group.metadata().filter(|_| is_member), &self.transactor) {
             (Some(metadata), Some(transactor)) => {
                 tracing::debug!(epoch, commits = ?transaction.commits, promises = ?transaction.promises, "transaction");
                 let work = Work {
@@ -244,6 +252,7 @@ impl LaneLoop {
                     group: metadata,
                     offsets: transaction.offsets,
                     messages,
+                    plainly,
                 };
                 // The thread has ended: a new producer is needed.
                 if transactor.run(work) {

@@ -264,6 +264,7 @@ impl LaneLoop {
             transactional_id: format!("{}-{}", pipeline.name, settings.slot),
             topics: topics.clone(),
             answers: answer,
+            guarantee: crate::worker::guarantee(pipeline),
         };
         let seed = format!(
             "{}-{}-{}",
@@ -272,6 +273,7 @@ impl LaneLoop {
             crate::sinks::unix_ms()
         );
         let (machine, first) = Lane::new(Settings {
+            guarantee: recipe.guarantee,
             feed_every_ms: u64::try_from(pipeline.batch.rollup_every.as_millis()).unwrap_or(u64::MAX),
             feed_max: FEED_MAX,
             deadline_span_ms: i64::try_from(pipeline.batch.deadline.as_millis()).unwrap_or(i64::MAX),

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use exactly_once_kafka::Group;
-use exactly_once_protocol::{Event, Kind, Partition, Promise, Range, RangeOutput, StopCode};
+use exactly_once_protocol::{Event, Guarantee, Kind, Partition, Promise, Range, RangeOutput, StopCode};
 use rules::Revision;
 
 use super::flow::{Flow, Mode};
@@ -258,7 +258,7 @@ impl LaneLoop {
         };
         outputs.rules = settling.promise.rules;
         let present = settling.present.take().unwrap_or_default();
-        match compared(&settling.promise, &output, &outputs, &present) {
+        match compared(&settling.promise, &output, &outputs, &present, self.recipe.guarantee) {
             Ok(rows) => {
                 // Rows that are about to be inserted are in no rollup either.
                 let lacking = rows.iter().any(|rows| !rows.is_empty());
@@ -355,9 +355,10 @@ fn compared(
     output: &RangeOutput,
     outputs: &Outputs,
     present: &Present,
+    guarantee: Guarantee,
 ) -> Result<Vec<Vec<usize>>, StopCode> {
     if promise.digest != output.digest || promise.outputs != output.outputs {
         return Err(StopCode::DigestDiffers);
     }
-    missing(outputs, present)
+    missing(outputs, present, guarantee)
 }
