@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use devstack::Part;
+use load_tests::latency::Latency;
 
 use crate::error::Error;
 use crate::flow;
@@ -65,6 +66,14 @@ pub struct Options {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What a run gave, as soon as it is over.
+pub enum Told<'a> {
+    /// Over the full topic.
+    Backlog(&'a Run),
+    /// At the given rate.
+    Latency(&'a Latency),
 }
 
 /// What one guarantee gave.
@@ -169,14 +178,14 @@ async fn backlog(stand: &Stand, options: &Options, guarantee: Guarantee, number:
 ///
 /// # Errors
 /// When a part or a role fails, or a row is missing or there twice.
-pub async fn measure(options: &Options, mut told: impl FnMut(&str)) -> Result<Figures, Error> {
+pub async fn measure(options: &Options, mut told: impl FnMut(Guarantee, Told<'_>)) -> Result<Figures, Error> {
     let mut figures = Figures::default();
     let stand = Stand::up().await?;
     stand.fill(options.events, options.tenants).await?;
     for number in 0..options.runs.max(1) {
         for guarantee in Guarantee::in_turn(number) {
             let run = backlog(&stand, options, guarantee, number).await?;
-            told(&line(guarantee.name(), &run));
+            told(guarantee, Told::Backlog(&run));
             figures.side(guarantee).backlog.push(run);
         }
     }
@@ -191,12 +200,9 @@ pub async fn measure(options: &Options, mut told: impl FnMut(&str)) -> Result<Fi
                 json: false,
             };
             let latency = flow::measure(&flow).await?.latency_ms;
-            let (name, p50, p95, p99) = (guarantee.name(), latency.p50, latency.p95, latency.p99);
-            told(&format!(
-                "{name:<14} from due to queryable: p50 {p50} ms, p95 {p95} ms, p99 {p99} ms"
-            ));
+            told(guarantee, Told::Latency(&latency));
             #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-            figures.side(guarantee).p95_ms.push(p95 as f64);
+            figures.side(guarantee).p95_ms.push(latency.p95 as f64);
         }
     }
     Ok(figures)
@@ -207,9 +213,12 @@ pub async fn measure(options: &Options, mut told: impl FnMut(&str)) -> Result<Fi
 /// # Errors
 /// Like [`measure`].
 pub async fn run(options: Options) -> Result<(), Error> {
-    let told = |text: &str| {
-        if !options.json {
-            println!("{text}");
+    let told = |guarantee: Guarantee, what: Told<'_>| match what {
+        _ if options.json => {}
+        Told::Backlog(run) => line(guarantee.name(), run),
+        Told::Latency(Latency { p50, p95, p99, .. }) => {
+            let name = guarantee.name();
+            println!("{name:<14} from due to queryable: p50 {p50} ms, p95 {p95} ms, p99 {p99} ms");
         }
     };
     let figures = measure(&options, told).await?;

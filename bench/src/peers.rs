@@ -231,16 +231,16 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures[figures.len() / 2]
 }
 
-pub(crate) fn line(name: &str, run: &Run) -> String {
+pub(crate) fn line(name: &str, run: &Run) {
     let each: Vec<String> = run.cpu_us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
     let inserts = run.rows_an_insert.map(|rows| format!("; {rows:.0} rows an insert"));
-    format!(
+    println!(
         "{name:<14} {:>9.0} events/s  {:>6.2} us of CPU an event: {}{}",
         run.rate,
         run.total_us(),
         each.join(", "),
         inserts.unwrap_or_default()
-    )
+    );
 }
 
 /// What all runs gave.
@@ -326,7 +326,7 @@ pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Resu
 pub async fn run(options: Options) -> Result<(), Error> {
     let told = |name: &str, run: &Run| {
         if !options.json {
-            println!("{}", line(name, run));
+            line(name, run);
         }
     };
     let figures = measure(options, told).await?;

@@ -201,7 +201,7 @@ async fn row_5(full: bool) -> Result<Vec<Figure>, Error> {
         phases: phases.parse().map_err(|fault: String| Error::Failed(fault))?,
         json: false,
     };
-    let figures = guarantees::measure(&options, |_| {}).await?;
+    let figures = guarantees::measure(&options, |_, _| {}).await?;
     let (rate, p95) = (figures.rate_lost_percent(), figures.p95_added_ms());
     Ok(vec![
         less(
