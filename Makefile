@@ -28,7 +28,7 @@ TIMES ?= 1
 FULL ?=
 JSON ?=
 
-.PHONY: help demo stop test quick simulate chaos failures bounces bench bench-full build fmt fuzz own machine parts
+.PHONY: help demo stop test quick simulate chaos failures bounces bench bench-full flamegraph build fmt fuzz own machine parts
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
@@ -71,6 +71,10 @@ bench: machine own ## what an event costs, how soon it is queryable, in a releas
 
 bench-full: ## the same, for as long as the targets ask
 	@$(MAKE) bench FULL=1
+
+flamegraph: machine own ## draw docs/performance-worker.svg anew, where a worker's time goes; needs perf: EVENTS=3000000
+	@scripts/beside-fetch.sh cargo build --release --workspace --bins
+	@scripts/flamegraph.sh
 
 build: own ## every program, without the tests
 	@cargo build --workspace --bins

@@ -1,7 +1,7 @@
 //! `sluice-bench`: the figures of `docs/performance.md`, a subcommand for each.
 //!
 //! - [`shop`]: what is measured;
-//! - [`stages`]: one core without I/O;
+//! - [`stages`]: one core without I/O, [`instructions`]: the same in instructions;
 //! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
 //! - [`peers`]: Sluice beside others;
 //! - [`streams`]: Sluice beside Kafka Streams;
@@ -15,6 +15,7 @@ mod error;
 mod flow;
 mod growth;
 mod guarantees;
+mod instructions;
 mod peers;
 mod role;
 mod shop;
@@ -39,6 +40,8 @@ struct Arguments {
 enum Figure {
     /// One core, without I/O: decode, rules, route, encode
     Stages(stages::Options),
+    /// The same in instructions (callgrind), beside those that were recorded
+    Instructions(instructions::Options),
     /// Kafka to ClickHouse: Sluice and ClickHouse's Kafka engine in turn
     Peers(peers::Options),
     /// Kafka to Kafka: Sluice and Kafka Streams in turn
@@ -71,6 +74,7 @@ fn main() -> ExitCode {
 async fn measure(figure: Figure) -> Result<(), Error> {
     match figure {
         Figure::Stages(options) => stages::run(options),
+        Figure::Instructions(options) => instructions::run(options).await,
         Figure::Peers(options) => peers::run(options).await,
         Figure::Streams(options) => streams::run(options).await,
         Figure::Growth(options) => growth::run(options).await,

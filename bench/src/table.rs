@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use crate::flow::{self, Figures};
-use crate::{growth, guarantees, peers, stages, streams};
+use crate::stages::Costs;
+use crate::{growth, guarantees, instructions, peers, stages, streams};
 
 /// How much of it.
 #[derive(Debug, Clone, clap::Args)]
@@ -239,12 +240,12 @@ pub async fn run(options: Options) -> Result<(), Error> {
         runs: if options.full { 5 } else { 3 },
         ..stages::Options::default()
     };
-    let mut stage_ns = 0.0;
+    let mut stage_costs = Costs::default();
     if wanted(1) || wanted(2) {
-        (stage_ns, _) = stages::measure(stages, |_| {})?;
+        (stage_costs, _) = stages::measure(stages, |_| {})?;
     }
     if wanted(1) {
-        let rate = 1e9 / stage_ns;
+        let rate = 1e9 / stage_costs.total();
         show(more(
             1,
             "decode, rules, route, encode on one core",
@@ -253,6 +254,10 @@ pub async fn run(options: Options) -> Result<(), Error> {
             7e5,
             1e6,
         ));
+        let of = instructions::Options::default();
+        for line in instructions::lines(&of, stage_costs).await? {
+            println!("       {line}");
+        }
     }
     if wanted(2) || wanted(3) || wanted(4) {
         let peers = peers::Options {
@@ -263,7 +268,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             json: false,
         };
         let figures = peers::measure(peers, |_, _| {}).await?;
-        let beyond = (figures.worker_us() - stage_ns / 1000.0) / figures.bare_us();
+        let beyond = (figures.worker_us() - stage_costs.total() / 1000.0) / figures.bare_us();
         show(less(
             2,
             "a worker (its sinks' clients, too) beyond row 1, against bare reading",

@@ -14,7 +14,7 @@ use crate::dictionary::Dictionary;
 
 /// Texts of a column that has more different ones than this share of its rows are compared as they are: ordering them first would be
 /// the same work again.
-const DIFFERENT_TEXTS_MAX: usize = 8;
+const DIFFERENT_TEXTS_MAX: usize = 2;
 
 /// The rows of `batch` in ascending order of `columns` (names), nulls last, as ClickHouse sorts; equal rows keep
 /// their order, so that equal input gives equal bytes. No columns: the order they have.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pipeline::RulesFrom;
 use proto::config::v1::config_client::ConfigClient;
@@ -18,6 +18,9 @@ use crate::endpoint::{EndpointError, endpoint};
 
 /// How often a directory of rules is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// File systems keep times in steps of up to two seconds.
+const AT_REST: Duration = Duration::from_secs(3);
 
 /// Between two tries to reach a config service that is away.
 const TRY_EVERY: Duration = Duration::from_millis(500);
@@ -162,10 +165,19 @@ impl Rulebook {
 
     /// Waits for rules other than those in force. Faulty ones are reported and passed over.
     pub async fn changed(&self, in_force: (u64, u64), catalog: &Catalog) -> Arc<Revision> {
+        let mut read = None;
         loop {
             match &self.client {
                 Some(client) => self.wait_for_news(client, in_force.0).await,
                 None => tokio::time::sleep(LOOK_EVERY).await,
+            }
+            // Ten thousand documents take most of a second to compile, and a tenth of it to read.
+            let files = match &self.from {
+                RulesFrom::Dir(dir) => Files::of(dir),
+                RulesFrom::Service { .. } | RulesFrom::None => None,
+            };
+            if files.is_some() && files == read {
+                continue;
             }
             let documents = match self.newest().await {
                 Ok(documents) => documents,
@@ -175,8 +187,13 @@ impl Rulebook {
                 }
             };
             let Some((number, documents)) = documents else { continue };
+            let read_now = files.filter(Files::rest);
+            if self.lock().get(&in_force).is_some_and(|known| **known == documents) {
+                read = read_now;
+                continue;
+            }
             match Revision::compile(number, &documents, catalog) {
-                Ok(revision) if (revision.number, revision.digest) == in_force => {}
+                Ok(revision) if (revision.number, revision.digest) == in_force => read = read_now,
                 Ok(_) => match self.adopt(number, documents, catalog) {
                     Ok(revision) => return revision,
                     Err(error) => tracing::error!(%error, "the rules in force stay"),
@@ -287,6 +304,49 @@ fn read(path: &Path) -> Option<Kept> {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
+/// The rules' files of a directory, and when each was written last: read again, files that are equal in this hold the same.
+#[derive(Debug)]
+struct Files {
+    looked: SystemTime,
+    /// Path, length and time.
+    files: Vec<(PathBuf, u64, SystemTime)>,
+}
+
+impl PartialEq for Files {
+    fn eq(&self, other: &Files) -> bool {
+        self.files == other.files
+    }
+}
+
+impl Files {
+    /// `None` when the directory cannot be looked at.
+    fn of(dir: &Path) -> Option<Files> {
+        let looked = SystemTime::now();
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(dir).ok()? {
+            let path = entry.ok()?.path();
+            if holds_rules(&path) {
+                // Through links: a Kubernetes ConfigMap is a directory of them.
+                let told = std::fs::metadata(&path).ok()?;
+                files.push((path, told.len(), told.modified().ok()?));
+            }
+        }
+        files.sort();
+        Some(Files { looked, files })
+    }
+
+    /// Whether the times tell everything: a file that was written a moment ago could be written again, and have the same time.
+    fn rest(&self) -> bool {
+        let long_ago = |written: &SystemTime| self.looked.duration_since(*written).is_ok_and(|ago| ago >= AT_REST);
+        self.files.iter().all(|(_, _, written)| long_ago(written))
+    }
+}
+
+fn holds_rules(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
 /// Every `.yaml` and `.yml` file of a directory, sorted by name.
 pub fn directory(dir: &Path) -> Result<Documents, RulebookError> {
     let fault = |path: &Path| {
@@ -296,10 +356,7 @@ pub fn directory(dir: &Path) -> Result<Documents, RulebookError> {
     let mut documents = Documents::new();
     for entry in std::fs::read_dir(dir).map_err(fault(dir))? {
         let path = entry.map_err(fault(dir))?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml" || extension == "yml")
-        {
+        if holds_rules(&path) {
             let text = std::fs::read_to_string(&path).map_err(fault(&path))?;
             documents.push((path.display().to_string(), text));
         }
@@ -340,5 +397,49 @@ mod tests {
         assert_eq!(newest(&farm), None);
         farm.keep(&kept(0, &[])).unwrap();
         assert_eq!((newest(&shop), newest(&farm)), (Some(3), Some(0)));
+    }
+
+    #[test]
+    fn files_are_equal_until_one_is_written_and_at_rest_once_that_is_long_ago() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("all.yaml");
+        let written = |text: &str, ago: Duration| {
+            std::fs::write(&file, text).unwrap();
+            let open = std::fs::File::options().write(true).open(&file).unwrap();
+            open.set_modified(SystemTime::now() - ago).unwrap();
+            Files::of(dir.path()).unwrap()
+        };
+        let before = written("rules: []", 60 * LOOK_EVERY);
+        assert_eq!(Files::of(dir.path()).unwrap(), before);
+        assert!(before.rest());
+        std::fs::write(dir.path().join("notes.txt"), "no rules").unwrap();
+        assert_eq!(Files::of(dir.path()).unwrap(), before);
+        let after = written("rules: {}", Duration::ZERO);
+        assert_ne!(after, before);
+        assert!(!after.rest());
+        assert_eq!(Files::of(&dir.path().join("away")), None);
+    }
+
+    #[tokio::test]
+    async fn rules_that_are_written_again_and_again_are_noticed_each_time() {
+        let (dir, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let file = dir.path().join("acme.yaml");
+        let write = |rule: &str| {
+            std::fs::write(&file, format!("tenant: acme\nrules: [{{name: {rule}, drop: true}}]\n")).unwrap()
+        };
+        let book = Rulebook::open(RulesFrom::Dir(dir.path().to_owned()), "shop", state.path()).unwrap();
+        let catalog = Catalog {
+            events: Vec::new(),
+            alerts: true,
+            charges: true,
+        };
+        write("one");
+        let mut revision = book.first(&catalog).await.unwrap();
+        for rule in ["two", "six"] {
+            let looking = book.changed((revision.number, revision.digest), &catalog);
+            let (next, ()) = tokio::join!(looking, async { write(rule) });
+            assert_ne!(next.digest, revision.digest, "{rule}");
+            revision = next;
+        }
     }
 }
