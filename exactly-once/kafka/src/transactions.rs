@@ -123,7 +123,13 @@ impl ProducerContext for Context {
         if let Err((error, _)) = result {
             self.0.unwritten.store(true, Ordering::Release);
             // The commit fails because of it; this line says which message it was about.
-            tracing::warn!(%error, "a record of a transaction was not written");
+            match error.rdkafka_error_code() {
+                // Of an abort, whose reason is told.
+                Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
+                    tracing::debug!(%error, "a record of a transaction was thrown away");
+                }
+                _ => tracing::warn!(%error, "a record of a transaction was not written"),
+            }
         }
     }
 }
@@ -206,13 +212,12 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
             return;
         }
         producer.listen();
-        if producer.heard.broken.load(Ordering::Acquire) || began.elapsed() >= SILENT {
-            // The outcome is certain, but a stray copy of a request may still be under way: a new epoch refuses it. Whatever broke
-            // since this producer was made counts.
+        if let Some(why) = producer.spent(began.elapsed()) {
             tracing::info!(
                 id = recipe.transactional_id,
                 took = ?began.elapsed(),
-                "a connection broke, or was silent for long: another producer goes on"
+                why,
+                "another producer goes on"
             );
             producer = match fenced(recipe, work) {
                 Some(producer) => producer,
@@ -228,6 +233,21 @@ pub(crate) struct Fenced {
 }
 
 impl Fenced {
+    /// Why this producer must not begin another transaction, although the outcome of the last one, which `took` so long, is certain.
+    fn spent(&self, took: Duration) -> Option<&'static str> {
+        // A stray copy of a request may still be under way: a new epoch refuses it. Whatever broke since this producer was made counts.
+        if self.heard.broken.load(Ordering::Acquire) {
+            return Some("a connection broke");
+        }
+        if took >= SILENT {
+            return Some("a connection was silent for long");
+        }
+        // An abort throws away records that were not sent, and with them their sequence numbers: the next transaction would fail with
+        // "skipped sequence numbers" (`rd_kafka_handle_Produce_error` of librdkafka 2.12), and be in doubt.
+        let unwritten = self.heard.unwritten.load(Ordering::Acquire);
+        unwritten.then_some("records of a transaction that was aborted were not written")
+    }
+
     /// Takes in all that librdkafka has told until now: one poll takes in one message, and what waits is counted with the records
     /// that have no answer yet.
     pub(crate) fn listen(&self) {
@@ -437,6 +457,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::PurgeConfig;
 
     use super::*;
 
@@ -489,6 +510,31 @@ mod tests {
                 made.heard.broken.swap(false, Ordering::AcqRel)
             });
         }
+    }
+
+    /// Scenario: a record was not sent yet when librdkafka throws away what it holds, as it does for a transaction that cannot commit.
+    #[test]
+    fn a_producer_is_spent_once_records_were_thrown_away() {
+        let cluster = MockCluster::new(1).expect("librdkafka's own broker");
+        let made = made(&cluster);
+        let abort = || made.producer.abort_transaction(Duration::from_secs(60));
+        made.producer.begin_transaction().unwrap();
+        abort().unwrap();
+        made.listen();
+        assert!(!made.heard.unwritten.load(Ordering::Acquire));
+        made.producer.begin_transaction().unwrap();
+        // Nobody has said yet who leads its topic.
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to("alerts").payload(b"large".as_slice());
+        made.producer.send(record).map_err(|(error, _)| error).unwrap();
+        made.producer.purge(PurgeConfig::default().queue());
+        until("that it was thrown away", || {
+            made.listen();
+            made.heard.unwritten.load(Ordering::Acquire)
+        });
+        abort().unwrap();
+        assert!(made.spent(Duration::ZERO).is_some());
+        // What is made anew begins with nothing.
+        assert_eq!(self::made(&cluster).spent(Duration::ZERO), None);
     }
 
     /// Scenario: nobody asks for anything until connections are closed as idle ones, which is after four seconds at the latest.
