@@ -176,7 +176,7 @@ pub fn write_filter(dir: &Path, at: &Addresses<'_>, tenants: usize) -> Result<()
 /// [`Error::Io`].
 pub fn write_guaranteed(dir: &Path, at: &Addresses<'_>, guarantee: &str, tenants: usize) -> Result<(), Error> {
     let text = format!("guarantee: {guarantee}\n{}", without_billing(at));
-    write_files(dir, &text, documents(tenants))
+    write_files(dir, &text, documents(tenants, tenants))
 }
 
 fn write_files(dir: &Path, pipeline: &str, documents: Vec<(String, String)>) -> Result<(), Error> {
