@@ -30,7 +30,14 @@ impl LaneLoop {
     /// True once the collecting batch may close.
     pub(super) fn ripe(&self) -> bool {
         let waited = self.first_at.map(|first| first.elapsed());
-        waited.is_some_and(|waited| ripe(&self.model.pipeline.batch, self.collector.records(), waited, self.behind))
+        waited.is_some_and(|waited| {
+            ripe(
+                &self.model.pipeline.batch,
+                self.collector.records(),
+                waited,
+                self.behind,
+            )
+        })
     }
 
     pub(super) fn full(&self) -> bool {

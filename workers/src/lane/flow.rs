@@ -499,10 +499,14 @@ impl LaneLoop {
     /// Records that could be taken and were not yet, by what Kafka said of the logs' ends when it last handed records over.
     pub(super) fn waits_in_log(&self, group: &Group) -> usize {
         let goes_on = |flow: &Flow| flow.mode == Mode::New && matches!(flow.wait, None | Some(Wait::Pressure));
-        let waiting = self.flows.iter().filter(|(_, flow)| goes_on(flow)).filter_map(|(partition, flow)| {
-            let high = group.high_watermark(*partition)?;
-            usize::try_from(high - flow.next).ok()
-        });
+        let waiting = self
+            .flows
+            .iter()
+            .filter(|(_, flow)| goes_on(flow))
+            .filter_map(|(partition, flow)| {
+                let high = group.high_watermark(*partition)?;
+                usize::try_from(high - flow.next).ok()
+            });
         waiting.sum()
     }
 
