@@ -1,5 +1,5 @@
 //! What exactly-once costs: the same topic and the same pipeline with both guarantees, in turn. Without the gRPC sink, which at least once
-//! cannot have.
+//! cannot have, and without the rule that charges.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub struct Options {
     /// Events in the topic
     #[arg(long, default_value_t = 2_000_000)]
     pub events: usize,
-    /// Tenants, each with five rules of its own
+    /// Tenants, each with four rules of its own
     #[arg(long, default_value_t = 50)]
     pub tenants: usize,
     /// Runs of each over the full topic, in turn; the medians count

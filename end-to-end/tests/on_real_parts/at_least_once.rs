@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use end_to_end::run;
-use end_to_end::shop::Rules;
+use end_to_end::shop::{RULES, Rules};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -19,6 +19,11 @@ fn a_killed_worker_loses_nothing_where_it_may_double() {
         let charges = |line: &&str| !line.contains("grpc:");
         let text: Vec<&str> = text.lines().filter(charges).collect();
         scenario.rewrite(&format!("guarantee: at_least_once\n{}\n", text.join("\n")));
+        let charged = "charge: {meter: revenue, quantity: amount_minor}";
+        let rules = RULES.replace(charged, "alert: {severity: info, key: session_id, text: currency}");
+        let charges = |line: &&str| !line.contains("charge:") && !line.starts_with("meters:");
+        let rules: Vec<&str> = rules.lines().filter(charges).collect();
+        scenario.write_rules("default", &rules.join("\n"));
         scenario.set_the_shop_up().await;
         scenario.start_worker("worker-a").await;
         let load = scenario.drive(scenario.load_of(1_000.0, 10 * SECOND, 1));
