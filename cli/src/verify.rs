@@ -40,7 +40,7 @@ pub async fn run(args: VerifyArgs) -> Result<(), Failure> {
         Failure::Found => Failure::Error("nothing was verified: the pipeline file has faults".to_owned()),
         error => error,
     })?;
-    if pipeline.guarantee == pipeline::Guarantee::AtLeastOnce {
+    if pipeline.guarantee.may_repeat() {
         let reason = "nothing was verified: the pipeline file says `guarantee: at_least_once`, so an event may be in a sink more than once, and \
                       `sluice verify` compares exactly";
         return Err(Failure::Error(reason.to_owned()));

@@ -71,6 +71,13 @@ pub enum Guarantee {
     AtLeastOnce,
 }
 
+impl Guarantee {
+    /// Whether a sink may hold an event more than once.
+    pub fn may_repeat(self) -> bool {
+        self == Guarantee::AtLeastOnce
+    }
+}
+
 /// The systems on either side of the pipeline. A missing address is filled in by the local stack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connections {
