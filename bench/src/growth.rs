@@ -26,7 +26,7 @@ use load_tests::register::{RegistryAddress, register_schema};
 use crate::error::Error;
 use crate::peers::{grown, median, spent};
 use crate::role::{self, Role, free_address};
-use crate::shop::{self, Addresses, PARTITIONS, Size};
+use crate::shop::{self, PARTITIONS, Size};
 use crate::stand::{DIFFERENT, Stand, payloads};
 
 const TENANTS: usize = 50;
@@ -257,16 +257,6 @@ fn room(events: usize, free: u64) -> Result<(), String> {
     ))
 }
 
-fn addresses<'a>(stand: &'a Stand, name: &'a str, billing: &'a str) -> Addresses<'a> {
-    Addresses {
-        name,
-        kafka: &stand.stack.kafka,
-        registry: &stand.stack.registry,
-        clickhouse: &stand.stack.clickhouse,
-        billing,
-    }
-}
-
 /// Registers the schemas, makes the topics as `sluice schema apply` does, and fills them.
 async fn fill(stand: &Stand, topics: &str, case: Case) -> Result<(), Error> {
     let registry = RegistryAddress {
@@ -284,7 +274,7 @@ async fn fill(stand: &Stand, topics: &str, case: Case) -> Result<(), Error> {
         tenants: 1,
         ..case.size
     };
-    shop::write_of(&dir, &addresses(stand, &name, "http://127.0.0.1:9"), topics, size)?;
+    shop::write_of(&dir, &stand.at(&name, "http://127.0.0.1:9"), topics, size)?;
     role::run(&dir, &["schema", "apply"]).await?;
     let (brokers, names) = (stand.stack.kafka.clone(), case.size.topics(topics));
     let filled = tokio::task::spawn_blocking(move || {
@@ -320,7 +310,7 @@ async fn moved(stand: &Stand, topics: &str, case: Case, number: &str) -> Result<
     let billing_at = free_address()?;
     let dir = stand.dir.path().join(&name);
     let billing_url = format!("http://{billing_at}");
-    shop::write_of(&dir, &addresses(stand, &name, &billing_url), topics, case.size)?;
+    shop::write_of(&dir, &stand.at(&name, &billing_url), topics, case.size)?;
     role::run(&dir, &["schema", "apply"]).await?;
     let mut billing = Role::start(&dir, "billing", "--http").await?;
     let began = Instant::now();

@@ -228,7 +228,11 @@ async fn bare(topic: &Topic, options: Options) -> Result<f64, Error> {
 
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    let middle = figures.len() / 2;
+    match figures.len() % 2 {
+        0 => f64::midpoint(figures[middle - 1], figures[middle]),
+        _ => figures[middle],
+    }
 }
 
 pub(crate) fn line(name: &str, run: &Run) {

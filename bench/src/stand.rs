@@ -136,7 +136,8 @@ impl Stand {
         self.applied(name, write).await
     }
 
-    fn at<'a>(&'a self, name: &'a str, billing: &'a str) -> Addresses<'a> {
+    /// Where the parts are, for a pipeline of this name.
+    pub fn at<'a>(&'a self, name: &'a str, billing: &'a str) -> Addresses<'a> {
         Addresses {
             name,
             kafka: &self.stack.kafka,

@@ -2,6 +2,7 @@
 //! kept on disk, because a promise may name it after the service is gone or the directory has changed.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -304,12 +305,13 @@ fn read(path: &Path) -> Option<Kept> {
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
 }
 
-/// The rules' files of a directory, and when each was written last: read again, files that are equal in this hold the same.
+/// The rules' files of a directory, and when each was changed last: read again, files that are equal in this hold the same. The time
+/// is that of the file's entry, which no tool sets back: one that is copied or moved here may say that it was written long ago.
 #[derive(Debug)]
 struct Files {
     looked: SystemTime,
-    /// Path, length and time.
-    files: Vec<(PathBuf, u64, SystemTime)>,
+    /// Path, length, number of the entry, and its time.
+    files: Vec<(PathBuf, u64, u64, SystemTime)>,
 }
 
 impl PartialEq for Files {
@@ -328,17 +330,21 @@ impl Files {
             if holds_rules(&path) {
                 // Through links: a Kubernetes ConfigMap is a directory of them.
                 let told = std::fs::metadata(&path).ok()?;
-                files.push((path, told.len(), told.modified().ok()?));
+                let since = Duration::new(
+                    u64::try_from(told.ctime()).ok()?,
+                    u32::try_from(told.ctime_nsec()).ok()?,
+                );
+                files.push((path, told.len(), told.ino(), SystemTime::UNIX_EPOCH + since));
             }
         }
         files.sort();
         Some(Files { looked, files })
     }
 
-    /// Whether the times tell everything: a file that was written a moment ago could be written again, and have the same time.
+    /// Whether the times tell everything: a file that was changed a moment ago could be changed again, and have the same time.
     fn rest(&self) -> bool {
-        let long_ago = |written: &SystemTime| self.looked.duration_since(*written).is_ok_and(|ago| ago >= AT_REST);
-        self.files.iter().all(|(_, _, written)| long_ago(written))
+        let long_ago = |changed: &SystemTime| self.looked.duration_since(*changed).is_ok_and(|ago| ago >= AT_REST);
+        self.files.iter().all(|(.., changed)| long_ago(changed))
     }
 }
 
@@ -400,23 +406,29 @@ mod tests {
     }
 
     #[test]
-    fn files_are_equal_until_one_is_written_and_at_rest_once_that_is_long_ago() {
+    fn files_are_equal_until_one_is_changed_and_at_rest_once_that_is_long_ago() {
         let dir = tempfile::tempdir().unwrap();
+        let look = || Files::of(dir.path()).unwrap();
         let file = dir.path().join("all.yaml");
-        let written = |text: &str, ago: Duration| {
-            std::fs::write(&file, text).unwrap();
-            let open = std::fs::File::options().write(true).open(&file).unwrap();
-            open.set_modified(SystemTime::now() - ago).unwrap();
-            Files::of(dir.path()).unwrap()
-        };
-        let before = written("rules: []", 60 * LOOK_EVERY);
-        assert_eq!(Files::of(dir.path()).unwrap(), before);
+        std::fs::write(&file, "rules: []").unwrap();
+        let mut before = look();
+        assert!(!before.rest(), "it was made a moment ago");
+        before.looked += AT_REST;
         assert!(before.rest());
         std::fs::write(dir.path().join("notes.txt"), "no rules").unwrap();
-        assert_eq!(Files::of(dir.path()).unwrap(), before);
-        let after = written("rules: {}", Duration::ZERO);
-        assert_ne!(after, before);
-        assert!(!after.rest());
+        assert_eq!(look(), before);
+        // Another file of the same length takes its place, and says that it was written at the same time.
+        let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+        let other = dir.path().join("other");
+        std::fs::write(&other, "rules: {}").unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&other)
+            .unwrap()
+            .set_modified(written)
+            .unwrap();
+        std::fs::rename(&other, &file).unwrap();
+        assert_ne!(look(), before);
         assert_eq!(Files::of(&dir.path().join("away")), None);
     }
 
