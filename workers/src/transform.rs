@@ -356,30 +356,40 @@ fn route(
     outputs: &mut Outputs,
     digests: &mut Digests,
 ) -> Result<(), TransformError> {
-    let hashes = clickhouse_sink::row_hashes(&applied.batch)?;
+    let routes: Vec<_> = applied
+        .routes
+        .iter()
+        .filter(|route| !route.rows.is_empty())
+        .filter_map(|route| Some((model.table(&route.table)?, &route.rows)))
+        .collect();
+    // Of all rows once, or, where most of them go nowhere, of each table's own.
+    let written: usize = routes.iter().map(|(_, rows)| rows.len()).sum();
+    let hashes_of_all = match written >= sound.kept.len() {
+        true => Some(clickhouse_sink::row_hashes(&applied.batch)?),
+        false => None,
+    };
     // How many tables a row went to already: its `_index` in the next one.
     let mut routed = vec![0u16; sound.kept.len()];
-    for route in &applied.routes {
-        let Some(table) = model.table(&route.table) else {
-            continue;
+    for (table, own) in routes {
+        let batch = match own.len() == sound.kept.len() {
+            true => applied.batch.clone(),
+            false => take_record_batch(&applied.batch, &UInt32Array::from(own.clone()))?,
         };
-        let whole = route.rows.len() == sound.kept.len();
-        let batch = if whole {
-            applied.batch.clone()
-        } else {
-            take_record_batch(&applied.batch, &UInt32Array::from(route.rows.clone()))?
+        let hashes = match &hashes_of_all {
+            Some(all) => own.iter().map(|row| all[*row as usize]).collect(),
+            None => clickhouse_sink::row_hashes(&batch)?,
         };
         let mut rows = TableRows {
             table,
             source,
             batch,
             low_cardinality: Arc::clone(&model.low_cardinality[table]),
-            partition: Vec::with_capacity(route.rows.len()),
-            offset: Vec::with_capacity(route.rows.len()),
-            index: Vec::with_capacity(route.rows.len()),
-            row_hash: Vec::with_capacity(route.rows.len()),
+            partition: Vec::with_capacity(own.len()),
+            offset: Vec::with_capacity(own.len()),
+            index: Vec::with_capacity(own.len()),
+            row_hash: hashes,
         };
-        for row in &route.rows {
+        for (row, hash) in own.iter().zip(&rows.row_hash) {
             let row = *row as usize;
             let position = sound.position(row);
             let index = routed[row];
@@ -387,13 +397,10 @@ fn route(
             rows.partition.push(position.partition.partition);
             rows.offset.push(position.offset);
             rows.index.push(index);
-            rows.row_hash.push(hashes[row]);
-            let content = hashes[row] ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let content = hash ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             digests.push(position.partition, position.offset, Output::Row, index, content);
         }
-        if !route.rows.is_empty() {
-            outputs.tables.push(rows);
-        }
+        outputs.tables.push(rows);
     }
     Ok(())
 }

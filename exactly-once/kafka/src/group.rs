@@ -9,12 +9,13 @@ use std::time::Duration;
 use exactly_once_protocol::Partition;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
-use rdkafka::message::BorrowedMessage;
+use rdkafka::message::Message as _;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
 use crate::Error;
 use crate::commits::Committer;
+use crate::fetched::{Fetched, Record};
 use crate::settings::{self, Connection};
 
 /// More rebalance reports than this between two polls cannot happen: librdkafka waits for each answer.
@@ -99,7 +100,7 @@ pub enum Unanswered {
 /// Result of one poll.
 pub enum Polled<'a> {
     /// A record; its payload lives in librdkafka's memory.
-    Record(BorrowedMessage<'a>),
+    Record(Record<'a>),
     /// An offset that was to be read is no longer in its topic; of which partition is not said. See [`Group::oldest`].
     OffsetGone,
     /// Something that librdkafka deals with itself (a broker is away, a topic does not exist yet).
@@ -125,6 +126,18 @@ fn offset_gone(error: &KafkaError) -> bool {
         error.rdkafka_error_code(),
         Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     )
+}
+
+/// What a record says, or the error in its place.
+fn told(record: Record<'_>) -> Result<Polled<'_>, Error> {
+    let Some(error) = record.error() else {
+        return Ok(Polled::Record(record));
+    };
+    match RDKafkaErrorCode::from(error) {
+        RDKafkaErrorCode::Fatal => Err(Error::Consumer(KafkaError::MessageConsumptionFatal(error.into()))),
+        RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Ok(Polled::OffsetGone),
+        code => Ok(Polled::Trouble(KafkaError::MessageConsumption(code))),
+    }
 }
 
 struct Context {
@@ -177,6 +190,8 @@ impl ConsumerContext for Context {
 
 /// One member of the consumer group, owned by its lane.
 pub struct Group {
+    /// Before the consumer: it has to be dropped first.
+    fetched: Fetched,
     consumer: Arc<BaseConsumer<Context>>,
     topics: Topics,
     moves: Receiver<Moved>,
@@ -196,8 +211,12 @@ impl Group {
             .create_with_context(context)
             .map_err(Error::Configuration)?;
         let names: Vec<&str> = topics.0.iter().map(String::as_str).collect();
+        // SAFETY: the consumer is dropped after it, see `Group::fetched`.
+        let fetched = unsafe { Fetched::new(consumer.client().native_ptr()) };
+        let fetched = fetched.ok_or(Error::Consumer(KafkaError::ClientCreation("no queue".to_owned())))?;
         consumer.subscribe(&names).map_err(Error::Consumer)?;
         Ok(Group {
+            fetched,
             consumer: Arc::new(consumer),
             topics: topics.clone(),
             moves,
@@ -210,13 +229,25 @@ impl Group {
         if self.consumer.context().gone.swap(false, Ordering::AcqRel) {
             return Ok(Polled::OffsetGone);
         }
-        match self.consumer.poll(Duration::ZERO) {
-            None => Ok(Polled::Nothing),
-            Some(Ok(message)) => Ok(Polled::Record(message)),
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => Err(Error::Consumer(error)),
-            Some(Err(error)) if offset_gone(&error) => Ok(Polled::OffsetGone),
-            Some(Err(error)) => Ok(Polled::Trouble(error)),
+        if let Some(record) = self.fetched.next() {
+            return told(record);
         }
+        // The group, and what is told of no partition.
+        match self.consumer.poll(Duration::ZERO) {
+            None => {}
+            Some(Ok(message)) => {
+                return Err(Error::Astray {
+                    topic: message.topic().to_owned(),
+                    partition: message.partition(),
+                    offset: message.offset(),
+                });
+            }
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(Error::Consumer(error)),
+            Some(Err(error)) if offset_gone(&error) => return Ok(Polled::OffsetGone),
+            Some(Err(error)) => return Ok(Polled::Trouble(error)),
+        }
+        self.fetched.take(&self.topics);
+        self.fetched.next().map_or(Ok(Polled::Nothing), told)
     }
 
     /// The next report of the group, if there is one.
@@ -224,32 +255,45 @@ impl Group {
         self.moves.try_recv().ok()
     }
 
-    /// Takes partitions at these offsets, paused or not as asked. Answers an assignment, however late.
+    /// Takes partitions at these offsets. Answers an assignment, however late.
     pub fn assign(&self, partitions: &[(Partition, Option<i64>)]) -> Result<(), Error> {
+        let taken = || partitions.iter().map(|(partition, _)| *partition);
+        // A partition that was paused before it was handed back is still paused for librdkafka when it comes again: an
+        // assignment clears only librdkafka's own pauses (rdkafka_assignment.c of 2.12: RD_KAFKA_TOPPAR_F_LIB_PAUSE).
+        let resumed = self.topics.list(&taken().map(|one| (one, None)).collect::<Vec<_>>());
+        self.consumer.resume(&resumed).map_err(Error::Consumer)?;
+        self.fetched.lead_here(&self.topics, taken());
         self.consumer
             .incremental_assign(&self.topics.list(partitions))
-            .map_err(Error::Consumer)
+            .map_err(Error::Consumer)?;
+        self.fetched.lead_here(&self.topics, taken());
+        Ok(())
     }
 
     /// Gives partitions back to the group, or accepts that they are lost.
     pub fn unassign(&self, partitions: &[Partition]) -> Result<(), Error> {
+        self.fetched.forget(partitions);
         self.consumer
             .incremental_unassign(&self.plain(partitions))
             .map_err(Error::Consumer)
     }
 
-    /// Stops fetching; what librdkafka has prefetched is thrown away and fetched again later.
+    /// Stops fetching. What was fetched is thrown away: [`Group::go_on`] says from where it goes on.
     pub fn pause(&self, partitions: &[Partition]) -> Result<(), Error> {
-        self.consumer.pause(&self.plain(partitions)).map_err(Error::Consumer)
+        self.consumer.pause(&self.plain(partitions)).map_err(Error::Consumer)?;
+        self.fetched.discard(partitions);
+        Ok(())
     }
 
-    /// Fetches again from where the position is.
-    pub fn resume(&self, partitions: &[Partition]) -> Result<(), Error> {
-        self.consumer.resume(&self.plain(partitions)).map_err(Error::Consumer)
+    /// Fetches a partition that was paused, from this offset.
+    pub fn go_on(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.seek(partition, offset)?;
+        self.consumer.resume(&self.plain(&[partition])).map_err(Error::Consumer)
     }
 
     /// Moves the position. Records that were fetched before are never handed out after it.
     pub fn seek(&self, partition: Partition, offset: i64) -> Result<(), Error> {
+        self.fetched.discard(&[partition]);
         self.consumer
             .seek(
                 self.topics.name(partition),

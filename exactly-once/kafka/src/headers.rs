@@ -3,37 +3,26 @@
 
 use std::ffi::CStr;
 
-use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaRespErr;
 
+use crate::fetched::Record;
+
 /// All headers in order. A name that is not UTF-8 gets replacement characters; values are kept byte for byte.
-pub fn all(message: &BorrowedMessage<'_>) -> Vec<(String, Option<Vec<u8>>)> {
+pub fn all(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
     let mut headers = Vec::new();
-    visit(message, |name, value| {
+    visit(record, |name, value| {
         headers.push((name.to_string_lossy().into_owned(), value.map(<[u8]>::to_vec)));
         true
     });
     headers
 }
 
-/// The value of the last header of this name, if the record has one with a value.
-pub fn last(message: &BorrowedMessage<'_>, wanted: &str) -> Option<Vec<u8>> {
-    let mut found = None;
-    visit(message, |name, value| {
-        if name.to_bytes() == wanted.as_bytes() {
-            found = value.map(<[u8]>::to_vec);
-        }
-        true
-    });
-    found
-}
-
-fn visit(message: &BorrowedMessage<'_>, mut each: impl FnMut(&CStr, Option<&[u8]>) -> bool) {
+fn visit(record: &Record<'_>, mut each: impl FnMut(&CStr, Option<&[u8]>) -> bool) {
     let mut headers = std::ptr::null_mut();
-    // SAFETY: the message lives for the whole call; librdkafka keeps ownership of the headers, their names (which end
+    // SAFETY: the record lives for the whole call; librdkafka keeps ownership of the headers, their names (which end
     // in a zero byte) and their values (`size` bytes, or null).
     unsafe {
-        let found = rdkafka::bindings::rd_kafka_message_headers(message.ptr(), &mut headers);
+        let found = rdkafka::bindings::rd_kafka_message_headers(record.native(), &mut headers);
         if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
             return;
         }

@@ -2,7 +2,7 @@
 //!
 //! In the order in which data flows: [`settings`] names every librdkafka setting with its reason, [`presence`] says
 //! which topics are there, [`group`] is the
-//! consumer-group member that hands records to the lane, [`offsets`] reads committed offsets, promises and topics' ids,
+//! consumer-group member that hands records to the lane (`fetched` takes them from librdkafka, many at a time), [`offsets`] reads committed offsets, promises and topics' ids,
 //! [`transactions`] runs one short transaction after another on a thread of its own (`plainly` and `commits` do without one, where a
 //! pipeline asks for at least once), [`operator`] is what commands do while no worker runs,
 //! [`errors`] is the table that says
@@ -13,6 +13,7 @@
 pub mod settings;
 pub mod presence;
 pub mod group;
+mod fetched;
 pub mod headers;
 pub mod offsets;
 mod topic_ids;
@@ -22,8 +23,11 @@ mod commits;
 mod plainly;
 mod mutated;
 pub mod errors;
+#[cfg(test)]
+mod mocked;
 
 pub use commits::Committer;
+pub use fetched::Record;
 pub use group::{Group, Moved, Oldest, Polled, Topics, Unanswered};
 pub use offsets::{Reader, Start};
 pub use operator::Operator;
@@ -31,11 +35,6 @@ pub use plainly::Plainly;
 pub use presence::missing_topics;
 pub use settings::Connection;
 pub use transactions::{Answer, Message, Transactor, Work};
-
-/// A record as librdkafka holds it, and the trait that reads its fields: handed on so that no other crate of the
-/// worker's needs the client library itself.
-pub use rdkafka::Message as MessageFields;
-pub use rdkafka::message::BorrowedMessage;
 
 use thiserror::Error;
 
@@ -58,6 +57,17 @@ pub enum Error {
     /// The consumer can't go on (fatal): the lane starts again with a new one.
     #[error("kafka consumer: {0}")]
     Consumer(rdkafka::error::KafkaError),
+    /// A record came by another way than the lane's queue, where its place among the others is not known: the lane starts again, from
+    /// what is committed.
+    #[error("record {offset} of partition {partition} of {topic} came past the lane's queue; the lane reads again from its commit")]
+    Astray {
+        /// Its topic.
+        topic: String,
+        /// Its partition.
+        partition: i32,
+        /// Its offset.
+        offset: i64,
+    },
     /// An offset can be written from outside only while nobody is in the group.
     #[error("the group has members: stop all workers of the pipeline first, and wait until they have ended")]
     Members,

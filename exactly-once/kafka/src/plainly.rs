@@ -132,21 +132,18 @@ fn attempt(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::mpsc::sync_channel;
 
     use exactly_once_protocol::{Guarantee, Marks, Metadata, Partition};
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::producer::DefaultProducerContext;
     use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
     use super::*;
-    use crate::group::{Group, Moved, Polled, Topics, Unanswered};
+    use crate::group::{Group, Topics, Unanswered};
+    use crate::mocked::{self, Cluster, WITHIN};
     use crate::settings::Connection;
     use crate::transactions::{Message, Transactor};
     use crate::{Operator, Start};
 
-    const WITHIN: Duration = Duration::from_secs(30);
     const P0: Partition = Partition { topic: 0, partition: 0 };
 
     struct Stand {
@@ -155,7 +152,7 @@ mod tests {
         answers: Receiver<Answer>,
         group: Option<Group>,
         /// Last: who leaves a group waits for its broker.
-        cluster: MockCluster<'static, DefaultProducerContext>,
+        cluster: Cluster,
     }
 
     impl Drop for Stand {
@@ -173,33 +170,12 @@ mod tests {
 
         /// A lane that owns the one partition of `out`, and its producer.
         fn new() -> Stand {
-            let cluster = MockCluster::new(1).expect("librdkafka's own broker");
-            for topic in ["out", "alerts"] {
-                cluster.create_topic(topic, 1, 1).expect("a topic");
-            }
-            let connection = Connection {
-                brokers: vec![cluster.bootstrap_servers()],
-                properties: BTreeMap::new(),
-                group: "shop".to_owned(),
-                client: "test".to_owned(),
-                session_timeout: Duration::from_secs(6),
-                transaction_timeout: Duration::from_secs(5),
-                poll_interval_max: Duration::from_secs(30),
-            };
+            let cluster = mocked::cluster(&[("out", 1), ("alerts", 1)]);
+            let connection = mocked::connection(&cluster);
             let topics = Topics::new(vec!["out".to_owned()]);
-            let group = Group::join(&connection, &topics).expect("a member");
-            let until = Instant::now() + WITHIN;
-            loop {
-                assert!(Instant::now() < until, "nothing was assigned");
-                if let Polled::Nothing = group.poll().expect("no fatal error") {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                if let Some(Moved::Assigned(partitions)) = group.moved() {
-                    assert_eq!(partitions, [P0]);
-                    group.assign(&[(P0, Some(0))]).expect("an assignment");
-                    break;
-                }
-            }
+            let (group, partitions) = mocked::joined(&connection, &topics);
+            assert_eq!(partitions, [P0]);
+            group.assign(&[(P0, Some(0))]).expect("an assignment");
             let (sender, answers) = sync_channel(4);
             let recipe = Recipe {
                 connection: connection.clone(),

@@ -56,9 +56,10 @@ pub fn consumer(connection: &Connection) -> ClientConfig {
     // Only the partitions that move stop; a revocation is answered after the in-flight batch.
     config.set("partition.assignment.strategy", "cooperative-sticky");
     config.set("session.timeout.ms", connection.session_timeout.as_millis().to_string());
+    // A member hears in the answer to a heartbeat that the others wait for it.
     config.set(
         "heartbeat.interval.ms",
-        (connection.session_timeout.as_millis() / 10).max(100).to_string(),
+        (connection.session_timeout.as_millis() / 20).max(100).to_string(),
     );
     config.set(
         "max.poll.interval.ms",

@@ -454,8 +454,6 @@ pub(crate) fn offsets(topics: &Topics, work: &Work) -> Result<TopicPartitionList
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::PurgeConfig;
 
@@ -463,15 +461,7 @@ mod tests {
 
     fn recipe(cluster: &MockCluster<'_, rdkafka::producer::DefaultProducerContext>) -> Recipe {
         Recipe {
-            connection: Connection {
-                brokers: vec![cluster.bootstrap_servers()],
-                properties: BTreeMap::new(),
-                group: "shop".to_owned(),
-                client: "test".to_owned(),
-                session_timeout: Duration::from_secs(6),
-                transaction_timeout: Duration::from_secs(5),
-                poll_interval_max: Duration::from_secs(30),
-            },
+            connection: crate::mocked::connection(cluster),
             transactional_id: "shop-0".to_owned(),
             topics: Topics::new(Vec::new()),
             answers: sync_channel(1).0,

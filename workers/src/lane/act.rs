@@ -130,8 +130,7 @@ impl LaneLoop {
             *offset = Some(from);
             return Ok(());
         }
-        group.seek(partition, from)?;
-        group.resume(&[partition])?;
+        group.go_on(partition, from)?;
         Ok(())
     }
 
@@ -146,13 +145,10 @@ impl LaneLoop {
         }
         let taken: Vec<_> = self.unassigned.take().unwrap_or_default().into_iter().collect();
         tracing::info!(lane = self.settings.slot, partitions = taken.len(), "partitions taken");
-        // A partition that this lane handed back is still paused for librdkafka when it comes again: `idle` paused it, and
-        // an assignment clears only librdkafka's own pauses (rdkafka_assignment.c of 2.12: RD_KAFKA_TOPPAR_F_LIB_PAUSE).
-        let partitions: Vec<Partition> = taken.iter().map(|(partition, _)| *partition).collect();
-        group.resume(&partitions)?;
         group.assign(&taken)?;
-        let idle: Vec<Partition> = partitions
-            .into_iter()
+        let idle: Vec<Partition> = taken
+            .iter()
+            .map(|(partition, _)| *partition)
             .filter(|partition| self.flows.get(partition).is_none_or(|flow| flow.mode == Mode::Idle))
             .collect();
         for partition in &idle {

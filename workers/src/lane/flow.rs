@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
-use exactly_once_kafka::{BorrowedMessage, MessageFields as _};
-use exactly_once_kafka::{Group, headers};
+use exactly_once_kafka::{Group, Record as Fetched, headers};
 use exactly_once_protocol::{Event, Partition, UNKNOWN_SCHEMAS_MAX};
 
 use super::{Inbox, LaneError, LaneLoop};
@@ -97,7 +96,8 @@ pub(super) enum Foreign {
 
 /// What became of a record's schema.
 enum Found {
-    Plan(Arc<Plan>),
+    /// Index in [`LaneLoop::plans`].
+    Plan(usize),
     /// The registry definitely does not know it.
     Unknown,
     /// It cannot be read into the table.
@@ -107,14 +107,8 @@ enum Found {
 }
 
 impl LaneLoop {
-    pub(super) fn record(&mut self, group: &Group, message: &BorrowedMessage<'_>) -> Result<(), LaneError> {
-        let Some(topic) = self.topics.index(message.topic()) else {
-            return Ok(());
-        };
-        let partition = Partition {
-            topic,
-            partition: message.partition(),
-        };
+    pub(super) fn record(&mut self, group: &Group, message: &Fetched<'_>) -> Result<(), LaneError> {
+        let partition = message.partition();
         let Some(flow) = self.flows.get(&partition).copied() else {
             return Ok(());
         };
@@ -127,7 +121,8 @@ impl LaneLoop {
         {
             return self.rebuilt(group, partition);
         }
-        match self.take(partition, flow, message) {
+        let timestamp_ms = message.timestamp_ms();
+        match self.take(partition, flow, message, timestamp_ms) {
             Ok(()) => {
                 here(Point::AfterPoll);
                 if let Some(flow) = self.flows.get_mut(&partition) {
@@ -135,8 +130,7 @@ impl LaneLoop {
                 }
                 if flow.mode == Mode::New {
                     self.first_at.get_or_insert_with(Instant::now);
-                    let timestamp = message.timestamp().to_millis().unwrap_or(i64::MAX);
-                    self.oldest_ms = self.oldest_ms.min(timestamp);
+                    self.oldest_ms = self.oldest_ms.min(timestamp_ms.unwrap_or(i64::MAX));
                 }
             }
             // It will come again: a range whose last record waits is not rebuilt yet.
@@ -149,20 +143,22 @@ impl LaneLoop {
     }
 
     /// Decodes a record into its collector. `Err`: the partition has to wait, and the record will come again.
-    fn take(&mut self, partition: Partition, flow: Flow, message: &BorrowedMessage<'_>) -> Result<(), Wait> {
+    fn take(
+        &mut self,
+        partition: Partition,
+        flow: Flow,
+        message: &Fetched<'_>,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), Wait> {
         if flow.mode == Mode::New && self.collector.records() >= self.records_max {
             return Err(Wait::Pressure);
         }
         let source = usize::from(partition.topic);
-        let headers = if message_has_headers(message) {
-            headers::all(message)
-        } else {
-            Vec::new()
-        };
+        let headers = headers::all(message);
         let mut position = Position {
             partition,
             offset: message.offset(),
-            timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
+            timestamp_ms: timestamp_ms.unwrap_or(0),
             schema_id: 0,
         };
         let outcome = match self.framed(source, message, &headers) {
@@ -196,7 +192,7 @@ impl LaneLoop {
         };
         collector.cover(partition, flow.start, position.offset);
         match outcome {
-            Ok((plan, body)) => match plan.decode(collector.columns(model, source), body) {
+            Ok((plan, body)) => match self.plans[plan].1.decode(collector.columns(model, source), body) {
                 Ok(()) => collector.row(model, source, record),
                 Err(fault) => {
                     let id = Some(position.schema_id);
@@ -218,7 +214,7 @@ impl LaneLoop {
     fn framed<'a>(
         &self,
         source: usize,
-        message: &'a BorrowedMessage<'_>,
+        message: &'a Fetched<'_>,
         headers: &Headers,
     ) -> Result<(u32, &'a [u8]), Refusal> {
         let pipeline = &self.model.pipeline;
@@ -284,8 +280,11 @@ impl LaneLoop {
             return Found::Unknown;
         }
         let model = settling.map_or(&self.model, |settling| &settling.model);
-        if let Some(plan) = self.plans.get(&(model.version, source, id)) {
-            return Found::Plan(Arc::clone(plan));
+        // Records come in runs of one schema: the last one's plan is found first.
+        let wanted = (model.version, source, id);
+        if let Some(plan) = self.plans.iter().position(|(of, _)| *of == wanted) {
+            self.plans.swap(0, plan);
+            return Found::Plan(0);
         }
         let Some(schema) = self.schemas.get(&id).cloned() else {
             let believed = self.unknown.get(&id).is_some_and(|until| *until > Instant::now());
@@ -305,9 +304,8 @@ impl LaneLoop {
         }
         match Plan::compile(&schema.avro, &model.shapes[source]) {
             Ok(plan) => {
-                let plan = Arc::new(plan);
-                self.plans.insert((model.version, source, id), Arc::clone(&plan));
-                Found::Plan(plan)
+                self.plans.push((wanted, plan));
+                Found::Plan(self.plans.len() - 1)
             }
             Err(error) => Found::Unfit(format!("schema id {id}: {error}")),
         }
@@ -444,8 +442,8 @@ impl LaneLoop {
         Ok(())
     }
 
-    /// Goes on with every partition that waits for this. `seek`, because pausing throws away what was prefetched and
-    /// the record that had to wait comes again.
+    /// Goes on with every partition that waits for this: pausing threw away what was prefetched, and the record that had to wait
+    /// comes again.
     pub(super) fn release(&mut self, group: &Group, over: impl Fn(Wait) -> bool) -> Result<(), LaneError> {
         let waiting: Vec<Partition> = self
             .flows
@@ -457,8 +455,7 @@ impl LaneLoop {
             if let Some(flow) = self.flows.get_mut(&partition) {
                 flow.wait = None;
                 if flow.mode != Mode::Idle {
-                    group.seek(partition, flow.next)?;
-                    group.resume(&[partition])?;
+                    group.go_on(partition, flow.next)?;
                 }
             }
         }
@@ -566,8 +563,4 @@ fn refusal(stage: Stage, code: &str, reason: String, field: &str, schema_id: Opt
         schema_id,
         tenant: String::new(),
     }
-}
-
-fn message_has_headers(message: &BorrowedMessage<'_>) -> bool {
-    message.headers().is_some()
 }

@@ -226,7 +226,7 @@ pub struct LaneLoop {
     refused: BTreeMap<Partition, Arc<AtomicU16>>,
     tickets: u64,
     schemas: BTreeMap<u32, Arc<registry_cache::Schema>>,
-    plans: BTreeMap<(u64, usize, u32), Arc<Plan>>,
+    plans: Vec<((u64, usize, u32), Plan)>,
     /// Ids that the registry definitely does not know, and until when that is believed.
     unknown: BTreeMap<u32, Instant>,
     asking: BTreeMap<u32, u32>,
@@ -316,7 +316,7 @@ impl LaneLoop {
             refused: BTreeMap::new(),
             tickets: 0,
             schemas: BTreeMap::new(),
-            plans: BTreeMap::new(),
+            plans: Vec::new(),
             unknown: BTreeMap::new(),
             asking: BTreeMap::new(),
             foreign: BTreeMap::new(),
@@ -543,7 +543,7 @@ impl LaneLoop {
                 self.shared.health.part(&self.settings.slot).ready(true, "");
             }
             if reshaped {
-                self.plans.retain(|(version, _, _), _| *version == self.model.version);
+                self.plans.retain(|((version, _, _), _)| *version == self.model.version);
                 self.foreign.retain(|_, found| matches!(found, Foreign::Asked));
                 self.restart_settlings(group)?;
             }
