@@ -171,7 +171,10 @@ impl Fetched {
         let mut state = self.state.borrow_mut();
         if state.forwarded_at.elapsed() >= AGAIN_EVERY {
             state.forwarded_at = Instant::now();
-            state.forwarded.iter().for_each(|partition| self.forward(topics, *partition));
+            state
+                .forwarded
+                .iter()
+                .for_each(|partition| self.forward(topics, *partition));
         }
         let State { taken, pointers, .. } = &mut *state;
         // SAFETY: the queue lives, there is room for as many pointers, and the call does not wait.
@@ -286,7 +289,8 @@ mod tests {
             for offset in 0..RECORDS {
                 let value = offset.to_string();
                 for partition in 0..partitions {
-                    let record: BaseRecord<'_, [u8], str> = BaseRecord::to("orders").partition(partition).payload(&value);
+                    let record: BaseRecord<'_, [u8], str> =
+                        BaseRecord::to("orders").partition(partition).payload(&value);
                     producer.send(record).map_err(|(error, _)| error).expect("room");
                 }
             }

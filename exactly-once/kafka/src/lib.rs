@@ -59,7 +59,9 @@ pub enum Error {
     Consumer(rdkafka::error::KafkaError),
     /// A record came by another way than the lane's queue, where its place among the others is not known: the lane starts again, from
     /// what is committed.
-    #[error("record {offset} of partition {partition} of {topic} came past the lane's queue; the lane reads again from its commit")]
+    #[error(
+        "record {offset} of partition {partition} of {topic} came past the lane's queue; the lane reads again from its commit"
+    )]
     Astray {
         /// Its topic.
         topic: String,

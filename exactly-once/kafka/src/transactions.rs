@@ -412,14 +412,18 @@ pub(crate) fn produce(
     message: &Message,
     deadline: Instant,
 ) -> Result<(), KafkaError> {
-    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-    for (key, value) in &message.headers {
-        headers = headers.insert(Header {
-            key,
-            value: value.as_deref(),
-        });
+    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic);
+    // Alerts have none, and librdkafka would allocate an empty list for each.
+    if !message.headers.is_empty() {
+        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        for (key, value) in &message.headers {
+            headers = headers.insert(Header {
+                key,
+                value: value.as_deref(),
+            });
+        }
+        record.headers = Some(headers);
     }
-    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic).headers(headers);
     record.key = message.key.as_deref();
     record.payload = message.value.as_deref();
     loop {

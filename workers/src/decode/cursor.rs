@@ -120,6 +120,16 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Fault::Utf8)
     }
 
+    /// The bytes of a text. Most are short and ASCII, which is seen sooner than that they are UTF-8.
+    #[inline]
+    pub(super) fn text_bytes(&mut self) -> Result<&'a [u8], Fault> {
+        let bytes = self.bytes()?;
+        match bytes.is_ascii() || std::str::from_utf8(bytes).is_ok() {
+            true => Ok(bytes),
+            false => Err(Fault::Utf8),
+        }
+    }
+
     /// Which of `branches` a union holds.
     #[inline]
     pub(super) fn branch(&mut self, branches: usize) -> Result<usize, Fault> {

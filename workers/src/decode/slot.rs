@@ -107,7 +107,7 @@ impl Op {
     #[inline]
     fn read(&self, types: &Types, cursor: &mut Cursor<'_>, column: &mut Column) -> Result<(), Fault> {
         match (self, &mut column.store) {
-            (Op::Bytes { utf8: true }, Store::Bytes(bytes)) => bytes.push(cursor.text()?.as_bytes())?,
+            (Op::Bytes { utf8: true }, Store::Bytes(bytes)) => bytes.push(cursor.text_bytes()?)?,
             (Op::Bytes { utf8: false }, Store::Bytes(bytes)) => bytes.push(cursor.bytes()?)?,
             (Op::Int32, Store::Int32(values)) => values.push(cursor.int()?),
             (Op::Int64 { int: false }, Store::Int64(values)) => values.push(cursor.long()?),
@@ -194,8 +194,8 @@ fn map(types: &Types, cursor: &mut Cursor<'_>, (value, id): (&Slot, TypeId), nes
             break;
         }
         for _ in 0..count {
-            let key = cursor.text()?;
-            nested.keys.as_mut().ok_or(Fault::WrongColumns)?.push(key.as_bytes())?;
+            let key = cursor.text_bytes()?;
+            nested.keys.as_mut().ok_or(Fault::WrongColumns)?.push(key)?;
             value.read(types, cursor, &mut nested.items)?;
         }
     }
