@@ -11,10 +11,14 @@
 //!   older version. That holds for what is in the queue, and not for what was taken from it: [`Fetched::discard`].
 //! - A partition that was forwarded by the application is not forwarded to the consumer's queue when it is assigned
 //!   (`RD_KAFKA_Q_F_FWD_APP`), so it is forwarded *before* its first assignment, and none of its records goes there.
-//! - When a partition stops, its queue is forwarded to nobody (`rd_kafka_toppar_fetch_stopped`), at some time after the call that asked
+//! - When a partition stops, its queue is forwarded to nobody (`rd_kafka_toppar_fetch_stop`), at some time after the call that asked
 //!   for it. Records that come then wait in the partition's own queue, in order, until it is forwarded again. So it is forwarded
 //!   again after the assignment, which the same thread of librdkafka carries out later than an earlier stop, and, should that ever be
 //!   otherwise, each [`AGAIN_EVERY`].
+//!
+//! And what it does not promise: an error that comes in place of a record counts as that record (`rd_kafka_q_serve_rkmessages`). The position moves
+//! behind it, and the next pause, of librdkafka's own in a rebalance, too, goes on there: the record would be left out. So
+//! [`crate::Group::poll`] pauses such a partition, and its owner says from where it goes on.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
@@ -77,7 +81,7 @@ impl Record<'_> {
         let mut kind = bindings::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
         // SAFETY: the message is valid, and `kind` is a local.
         let timestamp = unsafe { bindings::rd_kafka_message_timestamp(self.message.get(), &mut kind) };
-        (kind != bindings::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp >= 0)
+        (kind != bindings::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE && timestamp != -1)
             .then_some(timestamp)
     }
 
@@ -118,6 +122,7 @@ unsafe fn bytes<'a>(start: *const std::ffi::c_void, size: usize) -> Option<&'a [
 pub(crate) struct Fetched {
     queue: NonNull<rd_kafka_queue_t>,
     client: *mut RDKafka,
+    topics: Topics,
     state: RefCell<State>,
 }
 
@@ -131,7 +136,13 @@ struct State {
 
 impl Drop for Fetched {
     fn drop(&mut self) {
-        self.state.borrow_mut().taken.clear();
+        let mut state = self.state.borrow_mut();
+        state.taken.clear();
+        // Others may hold the client for a while. A partition that leads to nobody is fetched until its own queue is full; one that leads to a
+        // queue which is gone is fetched for ever.
+        for partition in &state.forwarded {
+            self.lead(*partition, std::ptr::null_mut());
+        }
         // SAFETY: it was made by `new`, and is not used again. What librdkafka still puts into it is destroyed there.
         unsafe { bindings::rd_kafka_queue_destroy(self.queue.as_ptr()) }
     }
@@ -140,7 +151,7 @@ impl Drop for Fetched {
 impl Fetched {
     /// # Safety
     /// `client` is a consumer that lives longer than what is made here.
-    pub(crate) unsafe fn new(client: *mut RDKafka) -> Option<Fetched> {
+    pub(crate) unsafe fn new(client: *mut RDKafka, topics: Topics) -> Option<Fetched> {
         // SAFETY: the client lives.
         let queue = NonNull::new(unsafe { bindings::rd_kafka_queue_new(client) })?;
         let state = State {
@@ -152,6 +163,7 @@ impl Fetched {
         Some(Fetched {
             queue,
             client,
+            topics,
             state: RefCell::new(state),
         })
     }
@@ -167,14 +179,13 @@ impl Fetched {
     }
 
     /// Takes over what librdkafka has fetched: at most [`AT_ONCE`], at once.
-    pub(crate) fn take(&self, topics: &Topics) {
+    pub(crate) fn take(&self) {
         let mut state = self.state.borrow_mut();
         if state.forwarded_at.elapsed() >= AGAIN_EVERY {
             state.forwarded_at = Instant::now();
-            state
-                .forwarded
-                .iter()
-                .for_each(|partition| self.forward(topics, *partition));
+            for partition in &state.forwarded {
+                self.lead(*partition, self.queue.as_ptr());
+            }
         }
         let State { taken, pointers, .. } = &mut *state;
         // SAFETY: the queue lives, there is room for as many pointers, and the call does not wait.
@@ -189,7 +200,7 @@ impl Fetched {
             let topic = message.get().rkt;
             let index = match known {
                 Some((one, index)) if one == topic => index,
-                _ => index(topics, topic),
+                _ => index(&self.topics, topic),
             };
             known = Some((topic, index));
             if let Some(topic) = index {
@@ -209,10 +220,10 @@ impl Fetched {
     }
 
     /// Leads the records of these partitions here: before and after they are assigned.
-    pub(crate) fn lead_here(&self, topics: &Topics, partitions: impl Iterator<Item = Partition>) {
+    pub(crate) fn lead_here(&self, partitions: impl Iterator<Item = Partition>) {
         let mut state = self.state.borrow_mut();
         for partition in partitions {
-            self.forward(topics, partition);
+            self.lead(partition, self.queue.as_ptr());
             state.forwarded.insert(partition);
         }
     }
@@ -226,15 +237,16 @@ impl Fetched {
         });
     }
 
-    fn forward(&self, topics: &Topics, partition: Partition) {
-        let Ok(name) = CString::new(topics.name(partition)) else {
+    /// Leads a partition's records to a queue of this client, or to nobody.
+    fn lead(&self, partition: Partition, to: *mut rd_kafka_queue_t) {
+        let Ok(name) = CString::new(self.topics.name(partition)) else {
             return;
         };
-        // SAFETY: the client lives, the name for the call; the handle of the partition's queue is destroyed once, after its use.
+        // SAFETY: the client and the queue live, the name for the call; the handle of the partition's queue is destroyed once, after its use.
         unsafe {
             let queue = bindings::rd_kafka_queue_get_partition(self.client, name.as_ptr(), partition.partition);
             if !queue.is_null() {
-                bindings::rd_kafka_queue_forward(queue, self.queue.as_ptr());
+                bindings::rd_kafka_queue_forward(queue, to);
                 bindings::rd_kafka_queue_destroy(queue);
             }
         }
@@ -259,6 +271,7 @@ mod tests {
     use super::*;
     use crate::group::{Group, Polled, Unanswered};
     use crate::mocked::{self, Cluster, WITHIN};
+    use crate::settings::Connection;
 
     /// More than are taken over at once, by far.
     const RECORDS: i64 = 3_000;
@@ -267,6 +280,7 @@ mod tests {
     struct Stand {
         group: Option<Group>,
         partitions: Vec<Partition>,
+        connection: Connection,
         /// Last: who leaves a group waits for its broker.
         _cluster: Cluster,
     }
@@ -300,6 +314,7 @@ mod tests {
             Stand {
                 group: Some(group),
                 partitions,
+                connection,
                 _cluster: cluster,
             }
         }
@@ -333,7 +348,7 @@ mod tests {
 
         fn nothing_comes(&self) {
             for _ in 0..300 {
-                assert!(!matches!(self.group().poll(), Ok(Polled::Record(_))));
+                assert!(matches!(self.group().poll(), Ok(Polled::Nothing)));
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
@@ -374,6 +389,66 @@ mod tests {
         for offset in 10..RECORDS {
             assert_eq!(stand.next(), (zero(), offset));
         }
+    }
+
+    #[test]
+    fn an_offset_that_is_not_there_is_said_of_its_partition() {
+        let stand = Stand::new(2);
+        let one = Partition { topic: 0, partition: 1 };
+        let offsets = [(zero(), Some(0)), (one, Some(RECORDS + 500))];
+        stand.group().assign(&offsets).expect("an assignment");
+        let until = Instant::now() + WITHIN;
+        let mut read = 0;
+        loop {
+            match stand.group().poll().expect("no fatal error") {
+                Polled::OffsetGone(partition) => {
+                    assert_eq!(partition, one);
+                    break;
+                }
+                Polled::Record(record) => {
+                    assert_eq!((record.partition(), record.offset()), (zero(), read));
+                    read += 1;
+                }
+                _ => std::thread::sleep(Duration::from_millis(1)),
+            }
+            assert!(Instant::now() < until, "nothing was said");
+        }
+        stand.group().unassign(&[one]).expect("it is given back");
+        stand.group().assign(&[(one, Some(7))]).expect("an assignment");
+        let mut next = std::collections::BTreeMap::from([(zero(), read), (one, 7)]);
+        while next[&zero()] < RECORDS || next[&one] < RECORDS {
+            let (partition, offset) = stand.next();
+            assert_eq!(next.insert(partition, offset + 1), Some(offset), "{partition:?}");
+        }
+    }
+
+    /// Scenario: the records from `RECORDS` on are there, and cannot be unpacked.
+    #[test]
+    fn an_error_in_place_of_a_record_is_not_taken_for_it() {
+        let stand = Stand::new(1);
+        mocked::write_broken(&stand.connection, "orders");
+        stand.assign(RECORDS - 2);
+        assert_eq!(stand.next(), (zero(), RECORDS - 2));
+        assert_eq!(stand.next(), (zero(), RECORDS - 1));
+        for _ in 0..3 {
+            let until = Instant::now() + WITHIN;
+            loop {
+                match stand.group().poll().expect("no fatal error") {
+                    Polled::Trouble(Some(partition), _) => {
+                        assert_eq!(partition, zero());
+                        break;
+                    }
+                    Polled::Record(record) => panic!("record {} after the error", record.offset()),
+                    _ => std::thread::sleep(Duration::from_millis(1)),
+                }
+                assert!(Instant::now() < until, "no error was told");
+            }
+            // Nothing is read until somebody says from where.
+            stand.nothing_comes();
+            stand.group().go_on(zero(), RECORDS).expect("it goes on");
+        }
+        stand.group().go_on(zero(), 5).expect("it goes on");
+        assert_eq!(stand.next(), (zero(), 5));
     }
 
     /// librdkafka ends the forwarding of a partition that stops at some time after it was told to.

@@ -101,13 +101,17 @@ pub enum Unanswered {
 pub enum Polled<'a> {
     /// A record; its payload lives in librdkafka's memory.
     Record(Record<'a>),
-    /// An offset that was to be read is no longer in its topic; of which partition is not said. See [`Group::oldest`].
-    OffsetGone,
-    /// Something that librdkafka deals with itself (a broker is away, a topic does not exist yet).
-    Trouble(KafkaError),
+    /// An offset that was to be read is not in its topic. The partition is paused; [`Group::oldest`] tells where it begins.
+    OffsetGone(Partition),
+    /// An error. Of no partition: librdkafka deals with it itself (a broker is away, a topic does not exist yet). In place of a
+    /// partition's next record: the partition is paused, and goes on where [`Group::go_on`] says.
+    Trouble(Option<Partition>, KafkaError),
     /// Nothing within the time.
     Nothing,
 }
+
+/// Reports, logs and errors that are taken in for each [`Fetched::take`].
+const EVENTS_AT_ONCE: usize = 8;
 
 /// For Kafka to say where one partition begins.
 const OLDEST_WITHIN: Duration = Duration::from_secs(5);
@@ -121,44 +125,23 @@ pub struct Oldest {
     pub unanswered: Vec<Partition>,
 }
 
-fn offset_gone(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
-    )
-}
-
-/// What a record says, or the error in its place.
-fn told(record: Record<'_>) -> Result<Polled<'_>, Error> {
-    let Some(error) = record.error() else {
-        return Ok(Polled::Record(record));
-    };
-    match RDKafkaErrorCode::from(error) {
-        RDKafkaErrorCode::Fatal => Err(Error::Consumer(KafkaError::MessageConsumptionFatal(error.into()))),
-        RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Ok(Polled::OffsetGone),
-        code => Ok(Polled::Trouble(KafkaError::MessageConsumption(code))),
-    }
-}
-
 struct Context {
     topics: Topics,
     moves: SyncSender<Moved>,
-    /// Set when librdkafka has said that an offset is gone.
-    gone: AtomicBool,
     /// Set when the member leaves: from then on nobody else answers rebalances.
     leaving: AtomicBool,
 }
 
 impl ClientContext for Context {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, fac: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", ?level, fac, "{message}");
+        match fac {
+            // What it would hand to a callback for errors: a topic or partition that is not there, or not for this client.
+            "ERROR" => tracing::warn!(target: "librdkafka", "{message}"),
+            _ => tracing::debug!(target: "librdkafka", ?level, fac, "{message}"),
+        }
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::warn!(target: "librdkafka", %error, reason, "kafka consumer");
-        // librdkafka 2.12 tells this as an event of the client, not of the partition (`rd_kafka_offset_reset`), and tells it once.
-        if offset_gone(&error) {
-            self.gone.store(true, Ordering::Release);
-        }
     }
 }
 
@@ -204,7 +187,6 @@ impl Group {
         let context = Context {
             topics: topics.clone(),
             moves: sender,
-            gone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
         };
         let consumer: BaseConsumer<Context> = settings::consumer(connection)
@@ -212,7 +194,7 @@ impl Group {
             .map_err(Error::Configuration)?;
         let names: Vec<&str> = topics.0.iter().map(String::as_str).collect();
         // SAFETY: the consumer is dropped after it, see `Group::fetched`.
-        let fetched = unsafe { Fetched::new(consumer.client().native_ptr()) };
+        let fetched = unsafe { Fetched::new(consumer.client().native_ptr(), topics.clone()) };
         let fetched = fetched.ok_or(Error::Consumer(KafkaError::ClientCreation("no queue".to_owned())))?;
         consumer.subscribe(&names).map_err(Error::Consumer)?;
         Ok(Group {
@@ -226,28 +208,44 @@ impl Group {
     /// The next record, if one is there. Must be called often: it also serves the group. There is no timeout, because
     /// rdkafka spins through the last millisecond of one: who finds nothing sleeps.
     pub fn poll(&self) -> Result<Polled<'_>, Error> {
-        if self.consumer.context().gone.swap(false, Ordering::AcqRel) {
-            return Ok(Polled::OffsetGone);
-        }
         if let Some(record) = self.fetched.next() {
-            return told(record);
+            return self.told(record);
         }
-        // The group, and what is told of no partition.
-        match self.consumer.poll(Duration::ZERO) {
-            None => {}
-            Some(Ok(message)) => {
-                return Err(Error::Astray {
-                    topic: message.topic().to_owned(),
-                    partition: message.partition(),
-                    offset: message.offset(),
-                });
+        // The group, and what is told of no partition. Each poll serves one of its events, and does not say whether there was one.
+        for _ in 0..EVENTS_AT_ONCE {
+            match self.consumer.poll(Duration::ZERO) {
+                None => {}
+                Some(Ok(message)) => {
+                    return Err(Error::Astray {
+                        topic: message.topic().to_owned(),
+                        partition: message.partition(),
+                        offset: message.offset(),
+                    });
+                }
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(Error::Consumer(error)),
+                Some(Err(error)) => return Ok(Polled::Trouble(None, error)),
             }
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(Error::Consumer(error)),
-            Some(Err(error)) if offset_gone(&error) => return Ok(Polled::OffsetGone),
-            Some(Err(error)) => return Ok(Polled::Trouble(error)),
         }
-        self.fetched.take(&self.topics);
-        self.fetched.next().map_or(Ok(Polled::Nothing), told)
+        self.fetched.take();
+        self.fetched
+            .next()
+            .map_or(Ok(Polled::Nothing), |record| self.told(record))
+    }
+
+    /// What a record says, or the error in its place.
+    fn told<'a>(&'a self, record: Record<'a>) -> Result<Polled<'a>, Error> {
+        let Some(error) = record.error() else {
+            return Ok(Polled::Record(record));
+        };
+        let partition = record.partition();
+        let reason = String::from_utf8_lossy(record.payload().unwrap_or_default());
+        tracing::warn!(target: "librdkafka", topic = self.topics.name(partition), partition = partition.partition, %reason, "kafka consumer");
+        self.pause(&[partition])?;
+        match RDKafkaErrorCode::from(error) {
+            RDKafkaErrorCode::Fatal => Err(Error::Consumer(KafkaError::MessageConsumptionFatal(error.into()))),
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Ok(Polled::OffsetGone(partition)),
+            code => Ok(Polled::Trouble(Some(partition), KafkaError::MessageConsumption(code))),
+        }
     }
 
     /// The next report of the group, if there is one.
@@ -262,11 +260,11 @@ impl Group {
         // assignment clears only librdkafka's own pauses (rdkafka_assignment.c of 2.12: RD_KAFKA_TOPPAR_F_LIB_PAUSE).
         let resumed = self.topics.list(&taken().map(|one| (one, None)).collect::<Vec<_>>());
         self.consumer.resume(&resumed).map_err(Error::Consumer)?;
-        self.fetched.lead_here(&self.topics, taken());
+        self.fetched.lead_here(taken());
         self.consumer
             .incremental_assign(&self.topics.list(partitions))
             .map_err(Error::Consumer)?;
-        self.fetched.lead_here(&self.topics, taken());
+        self.fetched.lead_here(taken());
         Ok(())
     }
 
@@ -285,7 +283,7 @@ impl Group {
         Ok(())
     }
 
-    /// Fetches a partition that was paused, from this offset.
+    /// Fetches a partition from this offset, paused or not.
     pub fn go_on(&self, partition: Partition, offset: i64) -> Result<(), Error> {
         self.seek(partition, offset)?;
         self.consumer.resume(&self.plain(&[partition])).map_err(Error::Consumer)

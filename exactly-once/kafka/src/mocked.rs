@@ -1,6 +1,8 @@
 //! What tests against librdkafka's own broker share.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use exactly_once_protocol::Partition;
@@ -64,4 +66,44 @@ pub fn joined(connection: &Connection, topics: &Topics) -> (Group, Vec<Partition
             return (group, partitions);
         }
     }
+}
+
+/// Writes a batch of two records that says that it is packed by LZ4, and is not. The broker looks into none.
+pub fn write_broken(connection: &Connection, topic: &str) {
+    let mut batch = Vec::new();
+    batch.extend(3_i16.to_be_bytes()); // attributes: LZ4
+    batch.extend(1_i32.to_be_bytes()); // offset of the last record, from the first
+    batch.extend([0; 16]); // timestamps of the first and of the newest record
+    batch.extend([0xff; 14]); // producer, its epoch and sequence: none
+    batch.extend(2_i32.to_be_bytes()); // records
+    batch.extend(b"what no codec gives");
+    let mut records = vec![0; 8]; // offset of the first record
+    records.extend(i32::try_from(batch.len() + 9).expect("short").to_be_bytes());
+    records.extend([0; 4]); // epoch of the leader
+    records.push(2); // format
+    records.extend([0; 4]); // checksum, which librdkafka looks at only if it is told to
+    records.extend(batch);
+    let text = |request: &mut Vec<u8>, text: &str| {
+        request.extend(i16::try_from(text.len()).expect("short").to_be_bytes());
+        request.extend(text.as_bytes());
+    };
+    let mut request = Vec::new();
+    request.extend([0, 0, 0, 3, 0, 0, 0, 1]); // Produce, version 3, its number
+    text(&mut request, "test");
+    request.extend((-1_i16).to_be_bytes()); // in no transaction
+    request.extend(1_i16.to_be_bytes()); // answered by the leader
+    request.extend(10_000_i32.to_be_bytes()); // within so many milliseconds
+    request.extend(1_i32.to_be_bytes()); // topics
+    text(&mut request, topic);
+    request.extend(1_i32.to_be_bytes()); // partitions
+    request.extend(0_i32.to_be_bytes());
+    request.extend(i32::try_from(records.len()).expect("short").to_be_bytes());
+    request.extend(records);
+    let mut stream = TcpStream::connect(&connection.brokers[0]).expect("the broker");
+    stream
+        .write_all(&u32::try_from(request.len()).expect("short").to_be_bytes())
+        .expect("sent");
+    stream.write_all(&request).expect("sent");
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).expect("an answer");
 }

@@ -44,6 +44,10 @@ pub(super) enum Wait {
     Pressure,
     /// The dead-letter brake is on.
     Brake,
+    /// Kafka answered with an error in place of its next record: it is asked again.
+    Error,
+    /// Its next offset is not in the topic: Kafka is asked where the topic begins and ends.
+    Gone,
 }
 
 impl Wait {
@@ -53,6 +57,8 @@ impl Wait {
             Wait::Model => "model",
             Wait::Pressure => "pressure",
             Wait::Brake => "brake",
+            Wait::Error => "error",
+            Wait::Gone => "gone",
         }
     }
 }
@@ -451,15 +457,30 @@ impl LaneLoop {
             .filter(|(_, flow)| flow.wait.is_some_and(&over))
             .map(|(partition, _)| *partition)
             .collect();
-        for partition in waiting {
-            if let Some(flow) = self.flows.get_mut(&partition) {
-                flow.wait = None;
-                if flow.mode != Mode::Idle {
-                    group.go_on(partition, flow.next)?;
-                }
+        waiting
+            .into_iter()
+            .try_for_each(|partition| self.go_on(group, partition))
+    }
+
+    /// Goes on with a partition, whatever it waits for.
+    pub(super) fn go_on(&mut self, group: &Group, partition: Partition) -> Result<(), LaneError> {
+        if let Some(flow) = self.flows.get_mut(&partition) {
+            flow.wait = None;
+            if flow.mode != Mode::Idle {
+                group.go_on(partition, flow.next)?;
             }
         }
         Ok(())
+    }
+
+    /// Librdkafka has paused a partition that is read, for an error in place of its next record.
+    pub(super) fn interrupted(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
+        let read = |flow: &Flow| flow.mode != Mode::Idle && flow.wait.is_none();
+        match self.flows.get(&partition).is_some_and(read) {
+            true => self.hold_back(group, partition, wait),
+            // It is paused already, and goes on for another reason.
+            false => Ok(()),
+        }
     }
 
     /// Back-pressure: pause at the high mark, resume below the low one. A partition also waits alone when it holds more
@@ -535,16 +556,6 @@ impl LaneLoop {
             self.hold_back(group, partition, wait)?;
         }
         Ok(())
-    }
-
-    /// Those that are read now.
-    pub(super) fn fetched(&self) -> Vec<Partition> {
-        let fetched = |flow: &Flow| flow.mode != Mode::Idle && flow.wait.is_none();
-        self.flows
-            .iter()
-            .filter(|(_, flow)| fetched(flow))
-            .map(|(partition, _)| *partition)
-            .collect()
     }
 
     pub(super) fn quiet(&mut self, partitions: Vec<Partition>) {

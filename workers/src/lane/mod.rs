@@ -379,6 +379,7 @@ impl LaneLoop {
                 reported = Instant::now();
                 self.report(group);
                 self.evolve_again(group)?;
+                self.release(group, |wait| wait == Wait::Error)?;
             }
             if looked.elapsed() >= reading::TOPICS_EVERY {
                 looked = Instant::now();
@@ -424,11 +425,12 @@ impl LaneLoop {
                     }
                     break;
                 }
-                Polled::OffsetGone => {
-                    let fetched = self.fetched();
-                    self.ask_for_oldest(group, fetched);
+                Polled::OffsetGone(partition) => {
+                    self.ask_for_oldest(group, vec![partition]);
+                    self.interrupted(group, partition, Wait::Gone)?;
                 }
-                Polled::Trouble(error) => tracing::debug!(%error, "kafka"),
+                Polled::Trouble(Some(partition), _) => self.interrupted(group, partition, Wait::Error)?,
+                Polled::Trouble(None, error) => tracing::debug!(%error, "kafka"),
             }
         }
         Ok(())

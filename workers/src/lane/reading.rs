@@ -10,7 +10,7 @@ use exactly_once_kafka::{Group, Oldest, Reader, Start};
 use exactly_once_protocol::{Event, Offsets, Partition, StopCode, Wanted};
 
 use super::act::tell;
-use super::flow::Mode;
+use super::flow::{Mode, Wait};
 use super::{Inbox, LaneError, LaneLoop};
 use crate::sinks::Sinks;
 use crate::witnesses::{described, witnesses};
@@ -93,8 +93,7 @@ impl LaneLoop {
             });
     }
 
-    /// librdkafka does not say of which partition an offset is gone, and says it once: Kafka is asked until it has answered for
-    /// each that is read.
+    /// librdkafka says once that an offset is gone: Kafka is asked until it has answered.
     pub(super) fn ask_for_oldest(&self, group: &Group, partitions: Vec<Partition>) {
         if partitions.is_empty() {
             return;
@@ -143,9 +142,9 @@ impl LaneLoop {
             if flow.next < low || (stands && flow.next > high) {
                 self.events
                     .push_back(Event::Unsettled(partition, StopCode::OffsetsGone));
-            } else if stands && flow.wait.is_none() && flow.next < high {
+            } else if flow.wait == Some(Wait::Gone) {
                 // librdkafka reads no further where it was told so, and a log that has grown again has the offset.
-                group.seek(partition, flow.next)?;
+                self.go_on(group, partition)?;
             }
         }
         let mut still = oldest.unanswered;
