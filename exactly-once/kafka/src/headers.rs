@@ -9,33 +9,24 @@ use crate::fetched::Record;
 
 /// All headers in order. A name that is not UTF-8 gets replacement characters; values are kept byte for byte.
 pub fn all(record: &Record<'_>) -> Vec<(String, Option<Vec<u8>>)> {
-    let mut headers = Vec::new();
-    visit(record, |name, value| {
-        headers.push((name.to_string_lossy().into_owned(), value.map(<[u8]>::to_vec)));
-        true
-    });
-    headers
-}
-
-fn visit(record: &Record<'_>, mut each: impl FnMut(&CStr, Option<&[u8]>) -> bool) {
+    let mut all = Vec::new();
     let mut headers = std::ptr::null_mut();
     // SAFETY: the record lives for the whole call; librdkafka keeps ownership of the headers, their names (which end
     // in a zero byte) and their values (`size` bytes, or null).
     unsafe {
         let found = rdkafka::bindings::rd_kafka_message_headers(record.native(), &mut headers);
         if found != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR || headers.is_null() {
-            return;
+            return all;
         }
         for index in 0.. {
             let (mut name, mut value, mut size) = (std::ptr::null(), std::ptr::null(), 0);
             let got = rdkafka::bindings::rd_kafka_header_get_all(headers, index, &mut name, &mut value, &mut size);
             if got != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return;
+                break;
             }
-            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size));
-            if !each(CStr::from_ptr(name), value) {
-                return;
-            }
+            let value = (!value.is_null()).then(|| std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec());
+            all.push((CStr::from_ptr(name).to_string_lossy().into_owned(), value));
         }
     }
+    all
 }
