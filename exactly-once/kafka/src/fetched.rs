@@ -193,19 +193,19 @@ impl Fetched {
             bindings::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, pointers.as_mut_ptr(), pointers.len())
         };
         let count = usize::try_from(count).unwrap_or(0);
-        // The topics of these messages live as long as they: none has another's place in memory meanwhile.
-        let mut known: Option<(*mut rd_kafka_topic_t, Option<u16>)> = None;
+        // A topic lives as long as a message of it. Of one that is thrown away here nothing is remembered: another could take its place in memory.
+        let mut known: Option<(*mut rd_kafka_topic_t, u16)> = None;
         for message in pointers.iter().take(count).filter_map(|message| NonNull::new(*message)) {
             let message = Owned(message);
             let topic = message.get().rkt;
             let index = match known {
-                Some((one, index)) if one == topic => index,
+                Some((one, index)) if one == topic => Some(index),
                 _ => index(&self.topics, topic),
             };
-            known = Some((topic, index));
-            if let Some(topic) = index {
+            if let Some(index) = index {
+                known = Some((topic, index));
                 let partition = Partition {
-                    topic,
+                    topic: index,
                     partition: message.get().partition,
                 };
                 taken.push_back((partition, message));
