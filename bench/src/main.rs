@@ -2,7 +2,7 @@
 //!
 //! - [`shop`]: what is measured;
 //! - [`stages`]: one core without I/O, [`instructions`]: the same in instructions;
-//! - [`stand`]: the real parts with a full topic, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
+//! - [`stand`]: the real parts with a full topic, [`files`]: where they have their files, [`role`]: Sluice's processes, [`cpu`]: what a process has taken;
 //! - [`peers`]: Sluice beside others;
 //! - [`streams`]: Sluice beside Kafka Streams;
 //! - [`growth`]: what tenants, partitions, tables and a backlog do to an event's cost;
@@ -12,6 +12,7 @@
 
 mod cpu;
 mod error;
+mod files;
 mod flow;
 mod growth;
 mod guarantees;

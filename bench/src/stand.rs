@@ -69,10 +69,11 @@ impl Stand {
     /// # Errors
     /// When one of them does not start.
     pub async fn up() -> Result<Self, Error> {
+        let files = crate::files::dir();
         let dir = tempfile::Builder::new()
             .prefix("sluice-bench-")
-            .tempdir()
-            .map_err(Error::io(&std::env::temp_dir()))?;
+            .tempdir_in(&files)
+            .map_err(Error::io(&files))?;
         let options = devstack::Options {
             ports: devstack::Ports::any(),
             ..devstack::Options::new(dir.path().join("stack"))

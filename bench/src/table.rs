@@ -193,12 +193,12 @@ impl Load {
 
 /// Exactly-once against at-least-once.
 async fn row_5(full: bool) -> Result<Vec<Figure>, Error> {
-    let phases = if full { "10000:120" } else { "10000:30" };
+    let phases = if full { "10000:40" } else { "10000:20" };
     let options = guarantees::Options {
-        events: if full { 3_000_000 } else { 2_000_000 },
+        events: if full { 6_000_000 } else { 4_000_000 },
         tenants: 50,
-        runs: if full { 5 } else { 3 },
-        latency_runs: 1,
+        runs: if full { 6 } else { 4 },
+        latency_runs: if full { 5 } else { 3 },
         phases: phases.parse().map_err(|fault: String| Error::Failed(fault))?,
         json: false,
     };
