@@ -211,7 +211,19 @@ impl Group {
         if let Some(record) = self.fetched.next() {
             return self.told(record);
         }
-        // The group, and what is told of no partition. Each poll serves one of its events, and does not say whether there was one.
+        if let Some(error) = self.serve()? {
+            return Ok(Polled::Trouble(None, error));
+        }
+        self.fetched.take();
+        self.fetched
+            .next()
+            .map_or(Ok(Polled::Nothing), |record| self.told(record))
+    }
+
+    /// The group, and what is told of no partition, alone: no record is taken. librdkafka fetches until it has what its queue may hold, and
+    /// hands it out later. Whoever takes no records must call this as often as [`Group::poll`]; `Some`: as in [`Polled::Trouble`].
+    pub fn serve(&self) -> Result<Option<KafkaError>, Error> {
+        // Each poll serves one event, and does not say whether there was one.
         for _ in 0..EVENTS_AT_ONCE {
             match self.consumer.poll(Duration::ZERO) {
                 None => {}
@@ -223,13 +235,10 @@ impl Group {
                     });
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(Error::Consumer(error)),
-                Some(Err(error)) => return Ok(Polled::Trouble(None, error)),
+                Some(Err(error)) => return Ok(Some(error)),
             }
         }
-        self.fetched.take();
-        self.fetched
-            .next()
-            .map_or(Ok(Polled::Nothing), |record| self.told(record))
+        Ok(None)
     }
 
     /// What a record says, or the error in its place.

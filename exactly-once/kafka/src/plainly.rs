@@ -35,7 +35,7 @@ pub struct Plainly {
 
 pub(crate) fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBool) {
     let Some(producer) = made(recipe, work) else { return };
-    if recipe.answers.send(Answer::Ready(epoch)).is_err() {
+    if !(recipe.answers)(Answer::Ready(epoch)) {
         return;
     }
     let mut written = None;
@@ -65,7 +65,7 @@ pub(crate) fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up
         let epoch = next.epoch;
         // It holds the consumer, which the lane may be about to leave the group with.
         drop(next);
-        if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
+        if !(recipe.answers)(Answer::Ended(epoch, end)) || end == TxnEnd::Doubt {
             return;
         }
         producer.listen();
@@ -181,7 +181,7 @@ mod tests {
                 connection: connection.clone(),
                 transactional_id: "shop-0".to_owned(),
                 topics,
-                answers: sender,
+                answers: Arc::new(move |answer| sender.send(answer).is_ok()),
                 guarantee: Guarantee::AtLeastOnce,
             };
             let transactor = Transactor::start(recipe, 1).expect("a thread");

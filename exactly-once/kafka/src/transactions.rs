@@ -76,6 +76,9 @@ pub enum Answer {
     Ended(u64, TxnEnd),
 }
 
+/// Takes an answer to the lane, and wakes it; false once nobody listens.
+pub type Answers = Arc<dyn Fn(Answer) -> bool + Send + Sync>;
+
 /// What librdkafka has told of a producer.
 #[derive(Default)]
 pub(crate) struct Heard {
@@ -156,7 +159,7 @@ pub struct Recipe {
     /// Names of the source topics.
     pub topics: Topics,
     /// Where answers go.
-    pub answers: SyncSender<Answer>,
+    pub answers: Answers,
     /// Whether there are transactions at all.
     pub guarantee: Guarantee,
 }
@@ -188,7 +191,7 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
         Some(producer) => producer,
         None => return,
     };
-    if recipe.answers.send(Answer::Ready(epoch)).is_err() {
+    if !(recipe.answers)(Answer::Ready(epoch)) {
         return;
     }
     loop {
@@ -208,7 +211,7 @@ fn serve(recipe: &Recipe, epoch: u64, work: &Receiver<Work>, given_up: &AtomicBo
         }
         let (epoch, began) = (next.epoch, Instant::now());
         let end = run(recipe, &producer.producer, &next, given_up);
-        if recipe.answers.send(Answer::Ended(epoch, end)).is_err() || end == TxnEnd::Doubt {
+        if !(recipe.answers)(Answer::Ended(epoch, end)) || end == TxnEnd::Doubt {
             return;
         }
         producer.listen();
@@ -284,7 +287,7 @@ fn fenced(recipe: &Recipe, work: &Receiver<Work>) -> Option<Fenced> {
                     Err(RecvTimeoutError::Disconnected) => return None,
                     // The lane asks for nothing before `Ready`; if it did, it would never be answered otherwise.
                     Ok(early) => {
-                        if recipe.answers.send(Answer::Ended(early.epoch, TxnEnd::Doubt)).is_err() {
+                        if !(recipe.answers)(Answer::Ended(early.epoch, TxnEnd::Doubt)) {
                             return None;
                         }
                     }
@@ -468,7 +471,7 @@ mod tests {
             connection: crate::mocked::connection(cluster),
             transactional_id: "shop-0".to_owned(),
             topics: Topics::new(Vec::new()),
-            answers: sync_channel(1).0,
+            answers: Arc::new(|_| true),
             guarantee: Guarantee::ExactlyOnce,
         }
     }

@@ -53,7 +53,7 @@ sinks:
   billing: {grpc: "http://localhost:7400", message_bytes_max: 32MiB}   # any service that speaks sluice.delivery.v1
 dead_letters: {topic: "{topic}.dlq", attempts: 3, brake: {share: 0.5, over_events: 1000}}
 batch:  {linger: 40ms, age_max: 500ms, rows: 5000, rows_max: 131072, bytes_max: 48MiB}
-limits: {event_bytes_max: 1MiB, in_flight_rows_max: 320000, in_flight_bytes_max: 256MiB, resume_below: 0.5}
+limits: {event_bytes_max: 1MiB, in_flight_rows_max: 280000, in_flight_bytes_max: 256MiB, resume_below: 0.5}
 serve:  {listen: "127.0.0.1:7301"}               # /metrics /healthz /readyz
 "#;
 

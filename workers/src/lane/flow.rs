@@ -438,14 +438,15 @@ impl LaneLoop {
     pub(super) fn hold_back(&mut self, group: &Group, partition: Partition, wait: Wait) -> Result<(), LaneError> {
         if let Some(flow) = self.flows.get_mut(&partition) {
             flow.wait = Some(wait);
-            self.shared
-                .metrics
-                .paused
-                .get_or_create(&vec![("reason", wait.name().to_string())])
-                .inc();
+            self.count_pause(wait);
             group.pause(&[partition])?;
         }
         Ok(())
+    }
+
+    fn count_pause(&self, wait: Wait) {
+        let labels = vec![("reason", wait.name().to_string())];
+        self.shared.metrics.paused.get_or_create(&labels).inc();
     }
 
     /// Goes on with every partition that waits for this: pausing threw away what was prefetched, and the record that had to wait
@@ -483,18 +484,30 @@ impl LaneLoop {
         }
     }
 
-    /// Back-pressure: pause at the high mark, resume below the low one. A partition also waits alone when it holds more
-    /// than twice its share, so that one hot partition cannot take the memory of the others.
+    /// Back-pressure: a lane that holds as much as it may takes no records. Partitions are not paused for it, because that throws away
+    /// what librdkafka has fetched of them. They are where one has to be rebuilt meanwhile, and one that holds more than twice its share is paused
+    /// alone, so that a hot one cannot take the memory of the others; each goes on below its low mark.
     pub(super) fn pressure(&mut self, group: &Group) -> Result<(), LaneError> {
+        let rebuilt = self.flows.values().any(|flow| matches!(flow.mode, Mode::Settle { .. }));
         if self.brake.tripped() {
+            self.sated = false;
             return self.hold_new(group, Wait::Brake, |_| true);
         }
         let (rows_max, bytes_max) = self.share();
         let rows = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
         let bytes = self.collector.bytes() + self.batches.values().map(|held| held.bytes).sum::<usize>();
         let stuck = self.full() && self.machine.standing().waiting > 0;
-        if rows >= rows_max || bytes >= bytes_max || stuck {
-            return self.hold_new(group, Wait::Pressure, |_| true);
+        let much = rows >= rows_max || bytes >= bytes_max || stuck;
+        if much && !rebuilt && !self.sated {
+            self.count_pause(Wait::Pressure);
+        }
+        self.sated = much && !rebuilt;
+        if much {
+            return if rebuilt {
+                self.hold_new(group, Wait::Pressure, |_| true)
+            } else {
+                Ok(())
+            };
         }
         let share = (2 * rows_max / self.flows.len().max(1)).max(self.model.pipeline.batch.rows);
         let over: Vec<Partition> = self
@@ -503,15 +516,18 @@ impl LaneLoop {
             .copied()
             .filter(|one| self.held(*one) >= share)
             .collect();
-        if !over.is_empty() {
-            self.hold_new(group, Wait::Pressure, |partition| over.contains(&partition))?;
+        self.hold_new(group, Wait::Pressure, |partition| over.contains(&partition))?;
+        if self.full() {
+            return Ok(());
         }
-        let resume_below = self.model.pipeline.limits.resume_below;
-        let low = |value: usize, max: usize| (value as f64) < max as f64 * resume_below;
-        if over.is_empty() && low(rows, rows_max) && low(bytes, bytes_max) && !self.full() {
-            self.release(group, |wait| wait == Wait::Pressure)?;
-        }
-        Ok(())
+        let low = share as f64 * self.model.pipeline.limits.resume_below;
+        let waits = |flow: &Flow| flow.wait == Some(Wait::Pressure);
+        let waiting = self.flows.iter().filter(|(_, flow)| waits(flow));
+        let lower: Vec<Partition> = waiting
+            .map(|(partition, _)| *partition)
+            .filter(|one| (self.held(*one) as f64) < low)
+            .collect();
+        lower.into_iter().try_for_each(|partition| self.go_on(group, partition))
     }
 
     /// Records that could be taken and were not yet, by what Kafka said of the logs' ends when it last handed records over.

@@ -3,8 +3,8 @@
 //!
 //! The loop's order and why: records first, but at most [`RECORDS_A_TURN`], so that answers of sinks are never more
 //! than a few milliseconds late; then the group, because a rebalance waits for us; then answers; then closing a batch,
-//! because answers may have made room. Polling is never skipped: back-pressure pauses partitions, so that a full lane
-//! still heartbeats and takes part in rebalances. Nothing in the loop blocks but a sleep of [`IDLE`] where
+//! because answers may have made room. The group is served in every turn: back-pressure leaves records where they are, so that a
+//! full lane still heartbeats and takes part in rebalances. Nothing in the loop blocks but a rest of at most [`IDLE`] where
 //! nothing came, and `seek`, which the client library answers from memory.
 
 mod reading;
@@ -95,6 +95,8 @@ pub struct LaneSettings {
 
 /// What reaches a lane from outside.
 pub enum Inbox {
+    /// A transaction has ended, or a producer is there.
+    Answered(Answer),
     /// Committed offsets and promises.
     Offsets {
         /// The read's number.
@@ -207,8 +209,9 @@ pub struct LaneLoop {
     transactor: Option<Transactor>,
     /// A transaction without an answer: its epoch, and since when.
     transacting: Option<(u64, Instant)>,
-    answers: Receiver<Answer>,
     inbox: Receiver<Inbox>,
+    /// What has ended a rest.
+    early: Option<Inbox>,
     sender: SyncSender<Inbox>,
     flows: BTreeMap<Partition, Flow>,
     /// Given by the group, not taken yet; the offset is known once it was read.
@@ -219,6 +222,8 @@ pub struct LaneLoop {
     first_at: Option<Instant>,
     /// More than another full batch waits in the log.
     behind: bool,
+    /// The lane holds as much as it may: it takes no records, and they stay where librdkafka has them.
+    sated: bool,
     oldest_ms: i64,
     batches: BTreeMap<BatchId, Held>,
     settling: BTreeMap<Partition, Settling>,
@@ -256,14 +261,16 @@ impl LaneLoop {
         revision: Arc<Revision>,
     ) -> (LaneLoop, SyncSender<Inbox>) {
         let (sender, inbox) = sync_channel(INBOX_MAX);
-        let (answer, answers) = sync_channel(INBOX_MAX);
         let pipeline = &model.pipeline;
         let topics = Topics::new(pipeline.sources.iter().map(|source| source.topic.clone()).collect());
         let recipe = Recipe {
             connection: settings.connection.clone(),
             transactional_id: format!("{}-{}", pipeline.name, settings.slot),
             topics: topics.clone(),
-            answers: answer,
+            answers: {
+                let sender = sender.clone();
+                Arc::new(move |answer| sender.send(Inbox::Answered(answer)).is_ok())
+            },
             guarantee: crate::worker::guarantee(pipeline),
         };
         let seed = format!(
@@ -301,8 +308,8 @@ impl LaneLoop {
             recipe,
             transactor: None,
             transacting: None,
-            answers,
             inbox,
+            early: None,
             sender: sender.clone(),
             flows: BTreeMap::new(),
             unassigned: None,
@@ -310,6 +317,7 @@ impl LaneLoop {
             collector: Collector::default(),
             first_at: None,
             behind: false,
+            sated: false,
             oldest_ms: i64::MAX,
             batches: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -415,13 +423,27 @@ impl LaneLoop {
         taken
     }
 
+    /// Nothing came: until something may have, or an answer is there.
+    fn rest(&mut self) {
+        if self.early.is_none() {
+            self.early = self.inbox.recv_timeout(IDLE).ok();
+        }
+    }
+
     fn take_some(&mut self, group: &Group) -> Result<(), LaneError> {
+        if self.sated {
+            if let Some(error) = group.serve()? {
+                tracing::debug!(%error, "kafka");
+            }
+            self.rest();
+            return Ok(());
+        }
         for nth in 0..RECORDS_A_TURN {
             match group.poll()? {
                 Polled::Record(message) => self.record(group, &message)?,
                 Polled::Nothing => {
                     if nth == 0 {
-                        std::thread::sleep(IDLE);
+                        self.rest();
                     }
                     break;
                 }
@@ -480,20 +502,14 @@ impl LaneLoop {
     }
 
     fn take_answers(&mut self, group: &Group) -> Result<(), LaneError> {
-        while let Ok(answer) = self.answers.try_recv() {
-            let event = match answer {
-                Answer::Ready(epoch) => Event::ProducerReady { epoch },
-                Answer::Ended(epoch, end) => {
+        while let Some(message) = self.early.take().or_else(|| self.inbox.try_recv().ok()) {
+            match message {
+                Inbox::Answered(Answer::Ready(epoch)) => self.events.push_back(Event::ProducerReady { epoch }),
+                Inbox::Answered(Answer::Ended(epoch, end)) => {
                     tracing::debug!(lane = self.settings.slot, epoch, ?end, "transaction ended");
                     self.transaction_ended(epoch, &format!("{end:?}").to_lowercase());
-                    Event::TxnEnded { epoch, end }
+                    self.events.push_back(Event::TxnEnded { epoch, end });
                 }
-            };
-            self.events.push_back(event);
-            self.carry_out(group)?;
-        }
-        while let Ok(message) = self.inbox.try_recv() {
-            match message {
                 Inbox::Offsets { epoch, offsets } => self.offsets(epoch, offsets),
                 Inbox::TopicReplaced(topic) => self.topic_replaced(topic),
                 Inbox::Delivered { batch, outcome } => {
