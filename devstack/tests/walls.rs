@@ -75,9 +75,15 @@ struct Graph {
 impl Graph {
     fn of_this_workspace() -> Graph {
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
+        // Of this platform alone: on a machine that has only built this, no other's crates are there.
+        let told = Command::new(env!("CARGO")).arg("-vV").output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let host = told.lines().find_map(|line| line.strip_prefix("host: "));
         let args = [
             "metadata",
             "--offline",
+            "--filter-platform",
+            host.expect("cargo tells its platform"),
             "--format-version",
             "1",
             "--manifest-path",
