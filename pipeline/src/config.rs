@@ -412,7 +412,7 @@ pub struct Limits {
     pub in_flight_rows_max: usize,
     /// The same in bytes of memory.
     pub in_flight_bytes_max: usize,
-    /// A paused lane reads again below this share of the two above; between 0 and 1.
+    /// A partition that was paused for holding more than twice its share of the rows goes on below this part of that; between 0 and 1.
     pub resume_below: f64,
     /// How long Kafka waits for a silent member before it gives its partitions to others.
     pub session_timeout: Duration,
