@@ -301,7 +301,12 @@ impl Collector {
             .is_some_and(|ids| ids.contains(&id))
     }
 
-    /// Unknown ids of one partition in the batch.
+    /// How many ids of the batch the registry does not know, for each partition that has some.
+    pub fn unknown_counts(&self) -> impl Iterator<Item = usize> {
+        self.unknown_schemas.values().map(BTreeSet::len)
+    }
+
+    /// The same of one partition.
     pub fn unknown_count(&self, partition: Partition) -> usize {
         self.unknown_schemas.get(&partition).map_or(0, BTreeSet::len)
     }

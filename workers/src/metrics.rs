@@ -52,7 +52,7 @@ pub struct Metrics {
     pub stopped: Family<Labels, Gauge>,
     /// Rows held in memory, by lane.
     pub in_flight: Family<Labels, Gauge>,
-    /// Partitions that are paused, by reason.
+    /// Times that a partition was paused or, for `pressure`, a lane took no more records, by reason.
     pub paused: CountBy,
     /// Batches that closed later than `batch.age_max` after their first record.
     pub late: Count,
@@ -113,7 +113,11 @@ impl Metrics {
             "times the circuit breaker before ClickHouse has opened, by what is asked for",
             &metrics.breaker_opened,
         );
-        counter("pauses", "times a partition was paused, by reason", &metrics.paused);
+        counter(
+            "pauses",
+            "times a partition was paused, or a lane took no more records, by reason",
+            &metrics.paused,
+        );
         registry.register(
             "records_committed",
             "records whose range is committed",

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use end_to_end::shop::Rules;
-use end_to_end::{run, until};
+use end_to_end::{Committed, run, until};
 
-use crate::stops::replaced;
+use crate::stops::{left_pending, replaced};
 
 /// For readable times.
 const SECOND: Duration = Duration::from_secs(1);
@@ -111,6 +111,29 @@ fn every_role_drains_when_told_to_stop() {
         options.rules.number = 1;
         let report = scenario.verified_by(options, &[&driven]).await;
         assert_eq!(report.dead_letters, 0, "{report}");
+    });
+}
+
+/// Scenario: a worker whose lanes may hold a hundred rows each dies with ranges promised, and a backlog behind them.
+/// Guarantees: the next one rebuilds what was promised although its lanes are full of other records; everything is delivered once.
+#[test]
+fn full_lanes_rebuild_what_was_promised() {
+    run("full", Rules::Directory, async |scenario| {
+        let file = replaced(scenario, "batch:  {", "batch:  {rows: 50, rows_max: 100, ")
+            .replace("limits: {", "limits: {in_flight_rows_max: 200, ");
+        scenario.rewrite(&file);
+        scenario.set_the_shop_up().await;
+        scenario.start_billing().await;
+        scenario.start_worker("worker-a").await;
+        left_pending(scenario, Committed::is_range).await;
+        scenario.start_worker("worker-a").await;
+        scenario.flowed().await;
+        let full = scenario
+            .metric("worker-a", "sluice_pauses_total", &[("reason", "pressure")])
+            .await;
+        assert!(full > 0.0, "no lane was full");
+        let verified = scenario.sluice(&["verify"]).await;
+        assert!(verified.contains("gap = overlap = 0"), "{verified}");
     });
 }
 

@@ -295,8 +295,13 @@ mod tests {
 
     impl Stand {
         fn new(partitions: i32) -> Stand {
+            Stand::with(partitions, |_| {})
+        }
+
+        fn with(partitions: i32, change: impl FnOnce(&mut Connection)) -> Stand {
             let cluster = mocked::cluster(&[("orders", partitions)]);
-            let connection = mocked::connection(&cluster);
+            let mut connection = mocked::connection(&cluster);
+            change(&mut connection);
             let mut config = ClientConfig::new();
             config.set("bootstrap.servers", connection.brokers.join(","));
             let producer: BaseProducer = config.create().expect("a producer");
@@ -374,6 +379,25 @@ mod tests {
         stand.nothing_comes();
     }
 
+    /// Scenario: a lane that holds as much as it may takes no records for longer than a member may be silent.
+    #[test]
+    fn a_member_that_only_serves_its_group_stays_in_it() {
+        let stand = Stand::with(1, |connection| {
+            connection.poll_interval_max = connection.session_timeout
+        });
+        stand.assign(0);
+        assert_eq!(stand.next(), (zero(), 0));
+        let until = Instant::now() + stand.connection.poll_interval_max * 3 / 2;
+        while Instant::now() < until {
+            stand.group().serve().expect("no record comes by another way");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(stand.group().moved(), None);
+        for offset in 1..RECORDS {
+            assert_eq!(stand.next(), (zero(), offset));
+        }
+    }
+
     /// A record that was taken over and not handed out is one of before, too.
     #[test]
     fn after_a_seek_or_a_pause_no_record_of_before_comes() {
@@ -434,7 +458,7 @@ mod tests {
             let until = Instant::now() + WITHIN;
             loop {
                 match stand.group().poll().expect("no fatal error") {
-                    Polled::Trouble(Some(partition), _) => {
+                    Polled::Trouble(partition, _) => {
                         assert_eq!(partition, zero());
                         break;
                     }

@@ -103,9 +103,8 @@ pub enum Polled<'a> {
     Record(Record<'a>),
     /// An offset that was to be read is not in its topic. The partition is paused; [`Group::oldest`] tells where it begins.
     OffsetGone(Partition),
-    /// An error. Of no partition: librdkafka deals with it itself (a broker is away, a topic does not exist yet). In place of a
-    /// partition's next record: the partition is paused, and goes on where [`Group::go_on`] says.
-    Trouble(Option<Partition>, KafkaError),
+    /// An error in place of a partition's next record: the partition is paused, and goes on where [`Group::go_on`] says.
+    Trouble(Partition, KafkaError),
     /// Nothing within the time.
     Nothing,
 }
@@ -211,9 +210,7 @@ impl Group {
         if let Some(record) = self.fetched.next() {
             return self.told(record);
         }
-        if let Some(error) = self.serve()? {
-            return Ok(Polled::Trouble(None, error));
-        }
+        self.serve()?;
         self.fetched.take();
         self.fetched
             .next()
@@ -221,8 +218,8 @@ impl Group {
     }
 
     /// The group, and what is told of no partition, alone: no record is taken. librdkafka fetches until it has what its queue may hold, and
-    /// hands it out later. Whoever takes no records must call this as often as [`Group::poll`]; `Some`: as in [`Polled::Trouble`].
-    pub fn serve(&self) -> Result<Option<KafkaError>, Error> {
+    /// hands it out later. Whoever takes no records must call this as often as [`Group::poll`]: it counts as a poll for `max.poll.interval.ms`.
+    pub fn serve(&self) -> Result<(), Error> {
         // Each poll serves one event, and does not say whether there was one.
         for _ in 0..EVENTS_AT_ONCE {
             match self.consumer.poll(Duration::ZERO) {
@@ -235,10 +232,11 @@ impl Group {
                     });
                 }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(Error::Consumer(error)),
-                Some(Err(error)) => return Ok(Some(error)),
+                // Librdkafka deals with it itself: a broker is away, a topic does not exist yet.
+                Some(Err(error)) => tracing::debug!(%error, "kafka"),
             }
         }
-        Ok(None)
+        Ok(())
     }
 
     /// What a record says, or the error in its place.
@@ -253,7 +251,7 @@ impl Group {
         match RDKafkaErrorCode::from(error) {
             RDKafkaErrorCode::Fatal => Err(Error::Consumer(KafkaError::MessageConsumptionFatal(error.into()))),
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => Ok(Polled::OffsetGone(partition)),
-            code => Ok(Polled::Trouble(Some(partition), KafkaError::MessageConsumption(code))),
+            code => Ok(Polled::Trouble(partition, KafkaError::MessageConsumption(code))),
         }
     }
 

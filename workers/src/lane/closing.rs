@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
 use exactly_once_kafka::Group;
-use exactly_once_protocol::{BatchId, Event, Kind};
+use exactly_once_protocol::{BatchId, Event, Kind, UNKNOWN_SCHEMAS_MAX};
 use pipeline::Batch;
 
 use super::flow::{Mode, Wait};
@@ -45,7 +45,12 @@ impl LaneLoop {
         let (rows_share, bytes_share) = self.share();
         // Of many lanes each has a small share: with half of it a batch is full, so that the next can be gathered beside it.
         let rows_max = batch.rows_max.min(self.records_max).min(rows_share / 2);
-        self.collector.records() >= rows_max.max(1) || self.collector.bytes() >= batch.bytes_max.min(bytes_share / 2)
+        self.collector.records() >= rows_max.max(1)
+            || self.collector.bytes() >= batch.bytes_max.min(bytes_share / 2)
+            || self
+                .collector
+                .unknown_counts()
+                .any(|count| count >= UNKNOWN_SCHEMAS_MAX)
     }
 
     /// While a batch is in flight the next one grows; only one closed batch waits, so that inserts are large.

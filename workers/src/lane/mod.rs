@@ -9,6 +9,7 @@
 
 mod reading;
 mod flow;
+mod holding;
 mod closing;
 mod settling;
 mod act;
@@ -431,14 +432,14 @@ impl LaneLoop {
     }
 
     fn take_some(&mut self, group: &Group) -> Result<(), LaneError> {
-        if self.sated {
-            if let Some(error) = group.serve()? {
-                tracing::debug!(%error, "kafka");
-            }
-            self.rest();
-            return Ok(());
-        }
         for nth in 0..RECORDS_A_TURN {
+            if self.sated || self.has_no_room() {
+                if nth == 0 {
+                    group.serve()?;
+                    self.rest();
+                }
+                break;
+            }
             match group.poll()? {
                 Polled::Record(message) => self.record(group, &message)?,
                 Polled::Nothing => {
@@ -451,8 +452,7 @@ impl LaneLoop {
                     self.ask_for_oldest(group, vec![partition]);
                     self.interrupted(group, partition, Wait::Gone)?;
                 }
-                Polled::Trouble(Some(partition), _) => self.interrupted(group, partition, Wait::Error)?,
-                Polled::Trouble(None, error) => tracing::debug!(%error, "kafka"),
+                Polled::Trouble(partition, _) => self.interrupted(group, partition, Wait::Error)?,
             }
         }
         Ok(())
