@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
 use exactly_once_kafka::Group;
-use exactly_once_protocol::{BatchId, Event, Kind, UNKNOWN_SCHEMAS_MAX};
+use exactly_once_protocol::{BatchId, Event, Guarantee, Kind, UNKNOWN_SCHEMAS_MAX};
 use pipeline::Batch;
 
 use super::flow::{Mode, Wait};
@@ -27,9 +27,9 @@ fn ripe(batch: &Batch, records: usize, waited: Duration, behind: bool) -> bool {
 }
 
 impl LaneLoop {
-    /// True once the collecting batch may close.
-    pub(super) fn ripe(&self) -> bool {
-        let waited = self.first_at.map(|first| first.elapsed());
+    /// True once the collecting batch may close, or if it may so much later.
+    fn ripe(&self, ahead: Duration) -> bool {
+        let waited = self.first_at.map(|first| first.elapsed() + ahead);
         waited.is_some_and(|waited| {
             ripe(
                 &self.model.pipeline.batch,
@@ -38,6 +38,17 @@ impl LaneLoop {
                 self.behind,
             )
         })
+    }
+
+    /// True if the collecting batch should close before the one that was just delivered is committed, so that its promise rides in that commit.
+    /// A batch that would be ripe by the end of the commit does: it would wait for a transaction of its own after it. Half of `linger`
+    /// it gathers in any case, however long transactions take.
+    pub(super) fn may_ride(&self) -> bool {
+        let ahead = match self.recipe.guarantee {
+            Guarantee::ExactlyOnce => self.transaction_took.min(self.model.pipeline.batch.linger / 2),
+            Guarantee::AtLeastOnce => Duration::ZERO,
+        };
+        self.machine.standing().waiting == 0 && self.ripe(ahead)
     }
 
     pub(super) fn full(&self) -> bool {
@@ -57,7 +68,7 @@ impl LaneLoop {
     pub(super) fn should_close(&self) -> bool {
         let standing = self.machine.standing();
         let hurried = self.next_model.is_some() && self.collector.records() > 0;
-        standing.waiting == 0 && ((!standing.busy && (self.ripe() || hurried)) || self.full())
+        standing.waiting == 0 && ((!standing.busy && (self.ripe(Duration::ZERO) || hurried)) || self.full())
     }
 
     /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.

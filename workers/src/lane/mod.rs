@@ -210,6 +210,8 @@ pub struct LaneLoop {
     transactor: Option<Transactor>,
     /// A transaction without an answer: its epoch, and since when.
     transacting: Option<(u64, Instant)>,
+    /// How long the last transaction took.
+    transaction_took: Duration,
     inbox: Receiver<Inbox>,
     /// What has ended a rest.
     early: Option<Inbox>,
@@ -309,6 +311,7 @@ impl LaneLoop {
             recipe,
             transactor: None,
             transacting: None,
+            transaction_took: Duration::ZERO,
             inbox,
             early: None,
             sender: sender.clone(),
@@ -513,8 +516,7 @@ impl LaneLoop {
                 Inbox::Offsets { epoch, offsets } => self.offsets(epoch, offsets),
                 Inbox::TopicReplaced(topic) => self.topic_replaced(topic),
                 Inbox::Delivered { batch, outcome } => {
-                    // The next batch is closed first, so that its promise rides in this one's commit.
-                    if outcome == Delivered::Clean && self.machine.standing().waiting == 0 && self.ripe() {
+                    if outcome == Delivered::Clean && self.may_ride() {
                         self.close(group)?;
                     }
                     self.events.push_back(Event::Delivered { batch, outcome });
