@@ -193,28 +193,42 @@ fn by_phase(phases: &[Phase], looks: &[Look]) -> Vec<PhaseFigures> {
     figures.collect()
 }
 
-/// Drives and watches.
+/// Drives and watches, on parts of its own.
 ///
 /// # Errors
 /// When a part or a role fails, or an event is missing in the table.
 pub async fn measure(options: &Options) -> Result<Figures, Error> {
     let stand = Stand::up().await?;
-    let topic = stand.topic().await?;
+    let figures = measure_on(&stand, "flow", options).await?;
+    stand.down().await?;
+    Ok(figures)
+}
+
+/// The same on parts that run: a pipeline of this name, with a topic of its own.
+///
+/// # Errors
+/// Like [`measure`].
+pub async fn measure_on(stand: &Stand, name: &str, options: &Options) -> Result<Figures, Error> {
+    let source = format!("{name}_events");
+    let topic = stand.topic(&source).await?;
     let billing = free_address()?;
     let (dir, billing) = match options.guarantee {
         None => {
             let dir = stand
-                .pipeline("flow", &format!("http://{billing}"), options.tenants)
+                .pipeline((name, &source), &format!("http://{billing}"), options.tenants)
                 .await?;
             let billing = Role::start(&dir, "billing", "--http").await?;
             (dir, Some(billing))
         }
-        Some(guarantee) => (stand.guaranteed("flow", guarantee, options.tenants).await?, None),
+        Some(guarantee) => (
+            stand.guaranteed((name, &source), guarantee, options.tenants).await?,
+            None,
+        ),
     };
     let mut worker = Role::start(&dir, "worker", "--listen").await?;
     owned(&mut worker).await?;
-    let mut sampling = latency::Settings::new(stand.stack.clickhouse.clone(), "flow");
-    sampling.tables.insert("events".to_owned(), "events".to_owned());
+    let mut sampling = latency::Settings::new(stand.stack.clickhouse.clone(), name);
+    sampling.tables.insert(source, "events".to_owned());
     sampling.give_up = DRAINED_WITHIN;
     sampling.poll = Duration::from_millis(50);
     let sampler = Sampler::start(sampling)?;
@@ -224,7 +238,7 @@ pub async fn measure(options: &Options) -> Result<Figures, Error> {
     let mut looks = Vec::new();
     let driven = topic.with(move |filling| filling.pace(&payloads, &phases, WARM_UP, Some(feed)));
     let written = tokio::select! {
-        written = async { tokio::try_join!(driven, pause(&stand, options.pause_clickhouse)) } => written?.0,
+        written = async { tokio::try_join!(driven, pause(stand, options.pause_clickhouse)) } => written?.0,
         failed = watch(&mut worker, began, &mut looks) => return Err(failed.err().unwrap_or_else(|| Error::Failed("the watch has ended".to_owned()))),
     };
     let all = Instant::now();
@@ -240,13 +254,12 @@ pub async fn measure(options: &Options) -> Result<Figures, Error> {
     }
     let drained_s = all.elapsed().as_secs_f64();
     let latency_ms = sampler.finish(SEEN_WITHIN).await;
-    let rows = stand.number("SELECT count() FROM flow.events").await?;
+    let rows = stand.number(&format!("SELECT count() FROM {name}.events")).await?;
     let (_, memory_mib_max) = worker.memory_mib()?;
     worker.stop().await?;
     if let Some(billing) = billing {
         billing.stop().await?;
     }
-    stand.down().await?;
     if rows != written.acknowledged {
         return Err(Error::Failed(format!("{rows} rows of {} events", written.acknowledged)));
     }

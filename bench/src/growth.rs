@@ -405,9 +405,10 @@ pub async fn measure(options: &Options, mut told: impl FnMut(&str, &Run)) -> Res
     Ok(growths)
 }
 
-fn line(name: &str, run: &Run) {
+/// A run in a line.
+pub(crate) fn line(name: &str, run: &Run) -> String {
     let each: Vec<String> = run.cpu_us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
-    println!(
+    format!(
         "{name:<27} {:>8.0} events/s  {:>5.2} us of CPU an event: {}; {:.0} rows an insert; ready after {:.2} s and {:.2} s of CPU{}",
         run.rate,
         run.total_us(),
@@ -419,7 +420,7 @@ fn line(name: &str, run: &Run) {
             true => format!("; does not count: {:.0} promises read back", run.settled),
             false => String::new(),
         }
-    );
+    )
 }
 
 /// Measures and prints.
@@ -429,7 +430,7 @@ fn line(name: &str, run: &Run) {
 pub async fn run(options: Options) -> Result<(), Error> {
     let told = |name: &str, run: &Run| {
         if !options.json {
-            line(name, run);
+            println!("{}", line(name, run));
         }
     };
     let growths = measure(&options, told).await?;

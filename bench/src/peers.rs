@@ -9,6 +9,7 @@ use devstack::Part;
 use crate::cpu;
 use crate::error::Error;
 use crate::role::{Role, free_address};
+use crate::shop::TOPIC;
 use crate::stand::{Stand, Topic};
 
 /// A run that stands still for as long has failed.
@@ -159,7 +160,7 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
     let name = format!("sluice_{number}");
     let billing = free_address()?;
     let dir = stand
-        .pipeline(&name, &format!("http://{billing}"), options.tenants)
+        .pipeline((&name, TOPIC), &format!("http://{billing}"), options.tenants)
         .await?;
     let before = parts(stand)?;
     let mut billing = Role::start(&dir, "billing", "--http").await?;
@@ -235,16 +236,17 @@ pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     }
 }
 
-pub(crate) fn line(name: &str, run: &Run) {
+/// A run in a line.
+pub(crate) fn line(name: &str, run: &Run) -> String {
     let each: Vec<String> = run.cpu_us.iter().map(|(name, us)| format!("{name} {us:.2}")).collect();
     let inserts = run.rows_an_insert.map(|rows| format!("; {rows:.0} rows an insert"));
-    println!(
+    format!(
         "{name:<14} {:>9.0} events/s  {:>6.2} us of CPU an event: {}{}",
         run.rate,
         run.total_us(),
         each.join(", "),
         inserts.unwrap_or_default()
-    );
+    )
 }
 
 /// What all runs gave.
@@ -338,7 +340,7 @@ pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Resu
 pub async fn run(options: Options) -> Result<(), Error> {
     let told = |name: &str, run: &Run| {
         if !options.json {
-            line(name, run);
+            println!("{}", line(name, run));
         }
     };
     let figures = measure(options, told).await?;

@@ -10,11 +10,16 @@ use crate::error::Error;
 /// Of the source.
 pub const PARTITIONS: usize = 8;
 
+/// The source, where nothing else is said.
+pub const TOPIC: &str = "events";
+
 /// What a pipeline is called and where its parts are.
 #[derive(Debug, Clone)]
 pub struct Addresses<'a> {
     /// The pipeline, and its database.
     pub name: &'a str,
+    /// The source of a pipeline that has one.
+    pub topic: &'a str,
     /// Bootstrap servers.
     pub kafka: &'a str,
     /// The registry's Confluent API.
@@ -29,6 +34,7 @@ impl Addresses<'static> {
     /// Of a pipeline whose parts nobody asks.
     pub const NOBODY: Addresses<'static> = Addresses {
         name: "bench",
+        topic: TOPIC,
         kafka: "127.0.0.1:9092",
         registry: "http://127.0.0.1:8081",
         clickhouse: "http://127.0.0.1:8123",
@@ -40,6 +46,7 @@ impl Addresses<'static> {
 pub fn pipeline(at: &Addresses<'_>) -> String {
     let Addresses {
         name,
+        topic,
         kafka,
         registry,
         clickhouse,
@@ -55,7 +62,7 @@ connections:
   rules: {{dir: ./rules}}
 event: {{id: event_id, tenant: tenant_id, type: type, time: timestamp, accept: {{past: 400d, future: 24h}}}}
 sources:
-  - {{topic: events, table: events, partitions: {PARTITIONS}}}
+  - {{topic: {topic}, table: events, partitions: {PARTITIONS}}}
 tables:
   default: {{partition_by: day, order_by: [tenant_id, type, timestamp]}}
 sinks:
@@ -97,7 +104,7 @@ pub fn pipeline_of(at: &Addresses<'_>, topics: &str, size: Size) -> String {
         )
     };
     let sources: String = size.topics(topics).into_iter().map(source).collect();
-    let one = format!("  - {{topic: events, table: events, partitions: {PARTITIONS}}}\n");
+    let one = format!("  - {{topic: {}, table: events, partitions: {PARTITIONS}}}\n", at.topic);
     pipeline(at).replace(&one, &sources)
 }
 

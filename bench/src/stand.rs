@@ -11,7 +11,7 @@ use crate::cpu;
 use crate::error::Error;
 use crate::guarantees::Guarantee;
 use crate::role;
-use crate::shop::{self, Addresses, PARTITIONS};
+use crate::shop::{self, Addresses, PARTITIONS, TOPIC};
 
 /// Different events; a topic has them again and again.
 pub const DIFFERENT: usize = 50_000;
@@ -27,9 +27,10 @@ pub struct Stand {
     http: reqwest::Client,
 }
 
-/// The source topic and the id of its schema.
+/// A source topic and the id of its schema.
 #[derive(Debug, Clone)]
 pub struct Topic {
+    name: String,
     brokers: String,
     schema_id: u32,
 }
@@ -47,7 +48,7 @@ impl Topic {
         let done = tokio::task::spawn_blocking(move || {
             work(Filling {
                 brokers: &topic.brokers,
-                topic: "events",
+                topic: &topic.name,
                 partitions: PARTITIONS,
                 schema_id: topic.schema_id,
             })
@@ -83,40 +84,44 @@ impl Stand {
         Ok(Self { stack, dir, http })
     }
 
-    /// Registers the event's schema.
+    /// Registers the event's schema for a topic of this name.
     ///
     /// # Errors
     /// When the registry refuses.
-    pub async fn topic(&self) -> Result<Topic, Error> {
+    pub async fn topic(&self, name: &str) -> Result<Topic, Error> {
         let registry = RegistryAddress {
             url: self.stack.registry.clone(),
             credentials: None,
         };
         Ok(Topic {
+            name: name.to_owned(),
             brokers: self.stack.kafka.clone(),
-            schema_id: register_schema(&registry, "events-value", envelope::SCHEMA).await?,
+            schema_id: register_schema(&registry, &format!("{name}-value"), envelope::SCHEMA).await?,
         })
     }
 
-    /// Registers the event's schema, makes the source topic as `sluice schema apply` does, and fills it with so many events.
+    /// Registers the event's schema, makes the topic [`TOPIC`] as `sluice schema apply` does, and fills it with so many events.
     ///
     /// # Errors
     /// When a part refuses.
     pub async fn fill(&self, count: usize, tenants: usize) -> Result<Topic, Error> {
-        let topic = self.topic().await?;
-        self.pipeline("filled", "http://127.0.0.1:9", tenants).await?;
+        let topic = self.topic(TOPIC).await?;
+        self.pipeline(("filled", TOPIC), "http://127.0.0.1:9", tenants).await?;
         let payloads = payloads(DIFFERENT.min(count), tenants);
         topic.with(move |filling| filling.fill(&payloads, count)).await?;
         Ok(topic)
     }
 
-    /// Writes a pipeline file with rules into a directory of its own, and makes its topics and tables.
+    /// Writes a pipeline file of this name and source, with rules, into a directory of its own, and makes its topics and tables.
     ///
     /// # Errors
     /// When `sluice schema apply` fails.
-    pub async fn pipeline(&self, name: &str, billing: &str, tenants: usize) -> Result<PathBuf, Error> {
-        self.applied(name, |dir| shop::write(dir, &self.at(name, billing), tenants))
-            .await
+    pub async fn pipeline(&self, (name, topic): (&str, &str), billing: &str, tenants: usize) -> Result<PathBuf, Error> {
+        let at = Addresses {
+            topic,
+            ..self.at(name, billing)
+        };
+        self.applied(name, |dir| shop::write(dir, &at, tenants)).await
     }
 
     /// The same of a pipeline that only filters: payments become alerts, and nothing goes further.
@@ -132,8 +137,17 @@ impl Stand {
     ///
     /// # Errors
     /// When `sluice schema apply` fails.
-    pub async fn guaranteed(&self, name: &str, guarantee: Guarantee, tenants: usize) -> Result<PathBuf, Error> {
-        let write = |dir: &Path| shop::write_guaranteed(dir, &self.at(name, ""), guarantee.name(), tenants);
+    pub async fn guaranteed(
+        &self,
+        (name, topic): (&str, &str),
+        guarantee: Guarantee,
+        tenants: usize,
+    ) -> Result<PathBuf, Error> {
+        let at = Addresses {
+            topic,
+            ..self.at(name, "")
+        };
+        let write = |dir: &Path| shop::write_guaranteed(dir, &at, guarantee.name(), tenants);
         self.applied(name, write).await
     }
 
@@ -141,6 +155,7 @@ impl Stand {
     pub fn at<'a>(&'a self, name: &'a str, billing: &'a str) -> Addresses<'a> {
         Addresses {
             name,
+            topic: TOPIC,
             kafka: &self.stack.kafka,
             registry: &self.stack.registry,
             clickhouse: &self.stack.clickhouse,

@@ -220,7 +220,7 @@ pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Resu
 /// # Errors
 /// Like [`measure`].
 pub async fn run(options: Options) -> Result<(), Error> {
-    let figures = measure(options, line).await?;
+    let figures = measure(options, |name, run| println!("{}", line(name, run))).await?;
     println!(
         "medians of {}: Sluice takes 1/{:.2} of Kafka Streams' CPU for an event",
         options.runs,

@@ -191,6 +191,11 @@ impl Load {
     }
 }
 
+/// What a figure is made of.
+fn below(line: &str) {
+    println!("       {line}");
+}
+
 /// Exactly-once against at-least-once.
 async fn row_5(full: bool) -> Result<Vec<Figure>, Error> {
     let phases = if full { "10000:40" } else { "10000:20" };
@@ -202,7 +207,7 @@ async fn row_5(full: bool) -> Result<Vec<Figure>, Error> {
         phases: phases.parse().map_err(|fault: String| Error::Failed(fault))?,
         json: false,
     };
-    let figures = guarantees::measure(&options, |_, _| {}).await?;
+    let figures = guarantees::measure(&options, |guarantee, what| below(&what.line(guarantee))).await?;
     let (rate, p95) = (figures.rate_lost_percent(), figures.p95_added_ms());
     Ok(vec![
         less(
@@ -256,7 +261,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
         ));
         let of = instructions::Options::default();
         for line in instructions::lines(&of, stage_costs).await? {
-            println!("       {line}");
+            below(&line);
         }
     }
     if wanted(2) || wanted(3) || wanted(4) {
@@ -267,7 +272,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             alone: false,
             json: false,
         };
-        let figures = peers::measure(peers, |_, _| {}).await?;
+        let figures = peers::measure(peers, |name, run| below(&peers::line(name, run))).await?;
         let beyond = (figures.worker_us() - stage_costs.total() / 1000.0) / figures.bare_us();
         show(less(
             2,
@@ -311,7 +316,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
             full: options.full,
             ..growth::Options::default()
         };
-        for growth in growth::measure(&growth, |_, _| {}).await? {
+        for growth in growth::measure(&growth, |name, run| below(&growth::line(name, run))).await? {
             show(less(
                 10,
                 format!("CPU of the worker for an event: {}", growth.name()),
@@ -328,7 +333,9 @@ pub async fn run(options: Options) -> Result<(), Error> {
             tenants: 50,
             runs: 3,
         };
-        let ratio = streams::measure(streams, |_, _| {}).await?.cpu_ratio();
+        let ratio = streams::measure(streams, |name, run| below(&peers::line(name, run)))
+            .await?
+            .cpu_ratio();
         show(more(
             12,
             "CPU of Kafka Streams for an event, against Sluice's",

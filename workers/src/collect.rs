@@ -206,7 +206,7 @@ struct Covered {
     records: usize,
 }
 
-/// Collects one batch. Bounded by its owner, which looks at [`Collector::rows`] and [`Collector::bytes`].
+/// Collects one batch. Bounded by its owner, which looks at [`Collector::records`] and [`Collector::bytes`].
 #[derive(Default)]
 pub struct Collector {
     /// By source index; those that had rows.

@@ -26,6 +26,15 @@ fn ripe(batch: &Batch, records: usize, waited: Duration, behind: bool) -> bool {
     }
 }
 
+/// How long before it is ripe a batch closes when a commit begins: one that would be ripe by the commit's end would wait for a transaction of its
+/// own after it. It is at most half of `linger`, however long transactions take.
+fn ahead(guarantee: Guarantee, transaction_took: Duration, linger: Duration) -> Duration {
+    match guarantee {
+        Guarantee::ExactlyOnce => transaction_took.min(linger / 2),
+        Guarantee::AtLeastOnce => Duration::ZERO,
+    }
+}
+
 impl LaneLoop {
     /// True once the collecting batch may close, or if it may so much later.
     fn ripe(&self, ahead: Duration) -> bool {
@@ -41,14 +50,9 @@ impl LaneLoop {
     }
 
     /// True if the collecting batch should close before the one that was just delivered is committed, so that its promise rides in that commit.
-    /// A batch that would be ripe by the end of the commit does: it would wait for a transaction of its own after it. Half of `linger`
-    /// it gathers in any case, however long transactions take.
     pub(super) fn may_ride(&self) -> bool {
-        let ahead = match self.recipe.guarantee {
-            Guarantee::ExactlyOnce => self.transaction_took.min(self.model.pipeline.batch.linger / 2),
-            Guarantee::AtLeastOnce => Duration::ZERO,
-        };
-        self.machine.standing().waiting == 0 && self.ripe(ahead)
+        let linger = self.model.pipeline.batch.linger;
+        self.machine.standing().waiting == 0 && self.ripe(ahead(self.recipe.guarantee, self.transaction_took, linger))
     }
 
     pub(super) fn full(&self) -> bool {
@@ -223,5 +227,14 @@ mod tests {
         assert!(ripe(&batch, 1_000, ms(1), false));
         assert!(!ripe(&batch, 1_000, ms(999), true));
         assert!(ripe(&batch, 1_000, ms(1_000), true));
+    }
+
+    #[test]
+    fn a_promise_rides_in_a_commit_that_ends_when_the_batch_is_ripe() {
+        let ms = Duration::from_millis;
+        let ahead_of = |guarantee, took| ahead(guarantee, took, ms(40));
+        assert_eq!(ahead_of(Guarantee::ExactlyOnce, ms(9)), ms(9));
+        assert_eq!(ahead_of(Guarantee::ExactlyOnce, ms(5_000)), ms(20));
+        assert_eq!(ahead_of(Guarantee::AtLeastOnce, ms(9)), Duration::ZERO);
     }
 }

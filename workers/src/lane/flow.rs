@@ -40,7 +40,8 @@ pub(super) enum Wait {
     Schema(u32),
     /// Its next record's schema has fields that the model lacks.
     Model,
-    /// It holds more than its share, its batch was taken back, or the lane holds as much as it may while another partition is rebuilt.
+    /// It holds more than its share, its batch was taken back or has as many unknown ids as a promise has room for, or the lane or its batch holds
+    /// as much as it may while another partition is rebuilt.
     Pressure,
     /// The dead-letter brake is on.
     Brake,

@@ -3,8 +3,9 @@
 //!
 //! The loop's order and why: records first, but at most [`RECORDS_A_TURN`], so that answers of sinks are never more
 //! than a few milliseconds late; then the group, because a rebalance waits for us; then answers; then closing a batch,
-//! because answers may have made room. The group is served in every turn: back-pressure leaves records where they are, so that a
-//! full lane still heartbeats and takes part in rebalances. Nothing in the loop blocks but a rest of at most [`IDLE`] where
+//! because answers may have made room. The group is served whenever what was taken over from the client library is used
+//! up, and in every turn of a lane without room: back-pressure leaves records where they are, so that a full lane still
+//! heartbeats and takes part in rebalances. Nothing in the loop blocks but a rest of at most [`IDLE`] where
 //! nothing came, and `seek`, which the client library answers from memory.
 
 mod reading;
