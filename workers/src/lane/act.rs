@@ -86,7 +86,7 @@ impl LaneLoop {
                     self.close(group)?;
                 }
                 self.idle(group, &partitions)?;
-                self.quiet(partitions);
+                self.events.push_back(Event::Quiet(partitions));
             }
             Action::HandBack(partitions) => self.hand_back(group, &partitions)?,
             Action::Stop(partition, code) => self.stop(group, partition, code)?,
@@ -171,8 +171,7 @@ impl LaneLoop {
                 fetched.push(*partition);
             }
         }
-        let waiting = |partition: &Partition| self.unassigned.as_ref().is_some_and(|all| all.contains_key(partition));
-        fetched.retain(|partition| !waiting(partition));
+        fetched.retain(|partition| !self.is_unassigned(*partition));
         if !fetched.is_empty() {
             group.pause(&fetched)?;
         }

@@ -1,7 +1,7 @@
 //! The reasons for which a partition is not fetched: holding it back, going on with it, and back-pressure.
 
 use exactly_once_kafka::Group;
-use exactly_once_protocol::{Event, Partition};
+use exactly_once_protocol::Partition;
 
 use super::flow::{Flow, Mode, Wait};
 use super::{LaneError, LaneLoop};
@@ -104,11 +104,10 @@ impl LaneLoop {
 
     /// Whether records of a partition are wanted to rebuild a promised range.
     fn rebuilds(&self) -> bool {
-        let assigned = |partition: &Partition| !self.unassigned.as_ref().is_some_and(|all| all.contains_key(partition));
         let wanted = |flow: &Flow| matches!(flow.mode, Mode::Settle { .. }) && flow.wait.is_none();
         self.flows
             .iter()
-            .any(|(partition, flow)| wanted(flow) && assigned(partition))
+            .any(|(partition, flow)| wanted(flow) && !self.is_unassigned(*partition))
     }
 
     /// Nothing can be added to the open batch any more, and no record is wanted for anything else.
@@ -152,8 +151,7 @@ impl LaneLoop {
             .iter()
             .filter(|(partition, flow)| flow.mode == Mode::New && flow.wait.is_none() && only(**partition))
             .map(|(partition, _)| *partition)
-            // Nothing is fetched of a partition that the group still waits for an answer about.
-            .filter(|partition| !self.unassigned.as_ref().is_some_and(|all| all.contains_key(partition)))
+            .filter(|partition| !self.is_unassigned(*partition))
             .collect();
         for partition in flowing {
             self.hold_back(group, partition, wait)?;
@@ -161,7 +159,8 @@ impl LaneLoop {
         Ok(())
     }
 
-    pub(super) fn quiet(&mut self, partitions: Vec<Partition>) {
-        self.events.push_back(Event::Quiet(partitions));
+    /// Whether the group gave it and still waits for an answer about it: nothing is fetched of it.
+    pub(super) fn is_unassigned(&self, partition: Partition) -> bool {
+        self.unassigned.as_ref().is_some_and(|all| all.contains_key(&partition))
     }
 }
