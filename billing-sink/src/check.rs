@@ -4,6 +4,8 @@
 //! name, a NUL in an event id): such a part would be refused for ever and stop its partition.
 
 use std::collections::HashSet;
+use std::fmt::Write;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use proto::delivery::v1::{Charge, DeliverRequest, Part};
@@ -37,8 +39,16 @@ pub(crate) struct CheckedCharge {
 
 /// SHA-256 of tenant and meter: of a fixed size, because a name may be longer than a PostgreSQL index takes (2,704 bytes), and
 /// not to be collided with by a client who chooses names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct MeterKey(pub [u8; 32]);
+
+impl Hash for MeterKey {
+    /// Eight bytes tell keys apart as well as all of them: it's asked several times for each charge.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
 
 impl MeterKey {
     pub fn of(tenant: &str, meter: &str) -> Self {
@@ -89,16 +99,14 @@ fn check_part(pipeline: &str, part: Part) -> Result<CheckedPart, String> {
     }
     let digest = <[u8; 16]>::try_from(part.digest.as_slice())
         .map_err(|_| format!("digest has {} bytes, not 16", part.digest.len()))?;
-    let mut seen = HashSet::with_capacity(part.charges.len());
+    let mut ids = Ids::of(&source);
     let mut charges = Vec::with_capacity(part.charges.len());
     for (i, charge) in part.charges.into_iter().enumerate() {
-        let n = check_charge(&source, start..end, &charge).map_err(|fault| format!("charges[{i}]: {fault}"))?;
-        if !seen.insert((charge.offset, n)) {
-            return Err(format!("charges[{i}]: id \"{}\" is there twice", charge.id));
-        }
+        let n = check_charge(&mut ids, start..end, &charge).map_err(|fault| format!("charges[{i}]: {fault}"))?;
         let key = MeterKey::of(&charge.tenant, &charge.meter);
         charges.push(Arc::new(CheckedCharge { n, key, charge }));
     }
+    check_once(&charges)?;
     Ok(CheckedPart {
         source,
         start,
@@ -109,25 +117,60 @@ fn check_part(pipeline: &str, part: Part) -> Result<CheckedPart, String> {
     })
 }
 
-fn check_charge(source: &Source, range: std::ops::Range<i64>, charge: &Charge) -> Result<u32, String> {
+fn check_charge(ids: &mut Ids, range: std::ops::Range<i64>, charge: &Charge) -> Result<u32, String> {
     let offset = charge.offset;
     if !range.contains(&offset) {
         return Err(format!("offset {offset} is outside [{}, {})", range.start, range.end));
     }
     let n = charge.id.rsplit('/').next().and_then(|n| n.parse().ok()).unwrap_or(0);
-    if charge.id != id(source, offset, n) {
-        return Err(format!(
-            "id \"{}\" should be {}, with its own n",
-            charge.id,
-            id(source, offset, n)
-        ));
+    let expected = ids.id(offset, n);
+    if charge.id != expected {
+        return Err(format!("id \"{}\" should be {expected}, with its own n", charge.id));
     }
     Ok(n)
 }
 
+/// No two charges may have one id.
+fn check_once(charges: &[Arc<CheckedCharge>]) -> Result<(), String> {
+    let place = |charge: &Arc<CheckedCharge>| (charge.charge.offset, charge.n);
+    // A sender goes through its events in their order, so that the order alone shows it. It needn't.
+    if charges.is_sorted_by(|a, b| place(a) < place(b)) {
+        return Ok(());
+    }
+    let mut seen = HashSet::with_capacity(charges.len());
+    match charges.iter().position(|charge| !seen.insert(place(charge))) {
+        Some(i) => Err(format!("charges[{i}]: id \"{}\" is there twice", charges[i].charge.id)),
+        None => Ok(()),
+    }
+}
+
+/// The ids of a partition's charges, written one over the other.
+struct Ids {
+    id: String,
+    /// How long the piece is that they share.
+    shared: usize,
+}
+
+impl Ids {
+    fn of(source: &Source) -> Self {
+        let id = format!("{}/{}/", source.topic, source.partition);
+        Self { shared: id.len(), id }
+    }
+
+    /// The id of the n-th charge of an event.
+    fn id(&mut self, offset: i64, n: u32) -> &str {
+        self.id.truncate(self.shared);
+        // Writing to a string doesn't fail.
+        write!(self.id, "{offset}/{n}").ok();
+        &self.id
+    }
+}
+
 /// The id of the n-th charge of an event.
 pub(crate) fn id(source: &Source, offset: i64, n: u32) -> String {
-    format!("{}/{}/{offset}/{n}", source.topic, source.partition)
+    let mut ids = Ids::of(source);
+    ids.id(offset, n);
+    ids.id
 }
 
 fn name(field: &str, text: &str) -> Result<(), String> {
@@ -216,6 +259,27 @@ mod tests {
         for (change, expected) in faults {
             assert_eq!(request(change).expect_err("a fault"), expected);
         }
+    }
+
+    #[test]
+    fn charges_may_come_in_any_order_but_only_once() {
+        let charges = |order: &'static [usize]| {
+            request(move |r| {
+                let charges = std::mem::take(&mut r.parts[1].charges);
+                r.parts[1].charges = order.iter().map(|i| charges[*i].clone()).collect();
+            })
+            .map(|parts| parts[1].charges.len())
+        };
+        assert_eq!(charges(&[0, 1, 2]), Ok(3));
+        assert_eq!(charges(&[2, 0, 1]), Ok(3));
+        assert_eq!(
+            charges(&[2, 0, 1, 0]),
+            Err("parts[1]: charges[3]: id \"t/1/5/0\" is there twice".to_owned())
+        );
+        assert_eq!(
+            charges(&[0, 1, 2, 2]),
+            Err("parts[1]: charges[3]: id \"t/1/8/0\" is there twice".to_owned())
+        );
     }
 
     #[test]

@@ -180,10 +180,10 @@ fn judge(held: &Held, part: &CheckedPart) -> Result<(), (Kind, String)> {
 fn units(held: &Held, part: &CheckedPart) -> Result<(), (Kind, String)> {
     let mut pinned: HashMap<MeterKey, (&str, u32)> = HashMap::new();
     for CheckedCharge { key, charge, .. } in part.charges.iter().map(Arc::as_ref) {
-        let known = held.meters.get(key).map(|meter| (meter.unit.as_str(), meter.scale));
-        let (unit, scale) = *pinned
-            .entry(*key)
-            .or_insert(known.unwrap_or((&charge.unit, charge.scale)));
+        let (unit, scale) = *pinned.entry(*key).or_insert_with(|| match held.meters.get(key) {
+            Some(meter) => (&meter.unit, meter.scale),
+            None => (&charge.unit, charge.scale),
+        });
         if (unit, scale) != (&charge.unit, charge.scale) {
             return Err((
                 Kind::Conflict,

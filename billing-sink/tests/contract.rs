@@ -42,6 +42,7 @@ contract! {
     a_meter_keeps_the_unit_and_scale_of_its_first_charge,
     negative_and_extreme_quantities_are_kept_and_summed_exactly,
     a_window_takes_its_start_and_leaves_its_end,
+    every_window_is_the_sum_of_the_charges_in_it,
     the_same_range_from_two_clients_is_charged_once,
     texts_of_clients_come_back_as_they_were,
     entries_come_in_order_without_gaps_and_the_filter_skips_none,
@@ -357,6 +358,60 @@ async fn a_window_takes_its_start_and_leaves_its_end(home: impl Home) {
             event_time_ms: 0..10,
         };
         assert_eq!(ledger.usage(window).await, Ok(Usage::default()));
+    }
+}
+
+async fn every_window_is_the_sum_of_the_charges_in_it(home: impl Home) {
+    let ledger = home.open().await.expect("opens");
+    // Around the bounds of minutes, before 1970 too, and where i64 ends within one.
+    let mut times: Vec<i64> = [-120_000, -60_000, 0, 60_000, 240_000]
+        .into_iter()
+        .flat_map(|bound| [bound - 1, bound, bound + 1])
+        .collect();
+    times.extend([i64::MIN, i64::MIN + 1, i64::MIN + 59_999, 30_000]);
+    times.extend([i64::MAX - 59_999, i64::MAX - 1, i64::MAX]);
+    let mut random = 1_u64;
+    let mut next = || {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        random >> 1
+    };
+    let mut expected = Vec::new();
+    for delivery in 0..4 {
+        let parts = (0..3).map(|partition| {
+            let offsets = 20 * delivery..20 * delivery + 20;
+            let charges = offsets.clone().map(|offset| {
+                let mut charge = charge(partition, offset, (next() << 1).cast_signed());
+                charge.tenant = ["acme", "umbrella"][usize::try_from(next() % 2).expect("small")].to_owned();
+                charge.event_time_ms = times[usize::try_from(next()).expect("64 bits") % times.len()];
+                charge
+            });
+            let charges: Vec<Charge> = charges.collect();
+            expected.extend(charges.clone());
+            part(partition, offsets.start, offsets.end, 1, charges)
+        });
+        deliver(&ledger, parts.collect()).await;
+    }
+    // Inverted windows and empty ones are among them.
+    for (start, end) in times
+        .iter()
+        .flat_map(|start| times.iter().map(move |end| (*start, *end)))
+    {
+        for tenant in ["acme", "umbrella"] {
+            let within = |charge: &&Charge| charge.tenant == tenant && (start..end).contains(&charge.event_time_ms);
+            let quantities = expected.iter().filter(within).map(|charge| charge.quantity);
+            let window = Window {
+                tenant: tenant.to_owned(),
+                meter: "revenue".to_owned(),
+                event_time_ms: start..end,
+            };
+            let expected = Usage {
+                quantity: quantities.clone().map(i128::from).sum(),
+                scale: 2,
+                unit: "EUR".to_owned(),
+                charges: quantities.count() as u64,
+            };
+            assert_eq!(ledger.usage(window).await, Ok(expected), "{tenant} [{start}, {end})");
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod open;
 mod read;
+mod sums;
 mod write;
 
 use std::path::Path;

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use super::sums;
 use crate::ledger::LedgerError;
 
 /// Marks the file as a Sluice ledger (`PRAGMA application_id`): "slui".
 const APPLICATION_ID: i32 = 0x736c_7569;
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// How long a writer waits while another process (a backup, a second service) holds the write lock.
 const BUSY_WAIT: Duration = Duration::from_secs(2);
-/// The writer's pages in memory, KiB. Charges go to the end of the ledger and of one index for each partition, and into the newest
-/// place of one for each meter: with SQLite's own 2 MiB these are read from the file again for every delivery.
+/// The writer's pages in memory, KiB. Charges go to the end of the ledger and into the newest place of an index for each partition,
+/// sums into the newest minutes of each meter: with SQLite's own 2 MiB these are read from the file again for every delivery.
 const CACHE_KIB: i32 = 64 * 1024;
 /// Pages in the write-ahead log before they are copied into the file: a page that changes with every delivery is copied once for all
 /// of them.
@@ -90,7 +91,8 @@ impl OpenOptions {
     }
 }
 
-/// Makes the tables in an empty file. The inner error says that the file is something else.
+/// Makes the tables in an empty file, and those of this version from an older one's. The inner error says that the file is something
+/// else.
 fn tables(connection: &mut Connection) -> rusqlite::Result<Result<(), String>> {
     // IMMEDIATE: two services that start on an empty file must not both make the tables.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -106,6 +108,13 @@ fn tables(connection: &mut Connection) -> rusqlite::Result<Result<(), String>> {
             Ok(Ok(()))
         }
         (APPLICATION_ID, VERSION, _) => Ok(Ok(())),
+        (APPLICATION_ID, 1, _) => {
+            transaction.execute_batch(include_str!("from_version_1.sql"))?;
+            sums::fill(&transaction)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()?;
+            Ok(Ok(()))
+        }
         (APPLICATION_ID, other, _) => Ok(Err(format!(
             "it holds version {other} of the ledger's tables, and this program knows version {VERSION}"
         ))),

@@ -1,8 +1,11 @@
 //! The questions. Each is answered from one snapshot: a transaction where it takes more than one statement.
 
-use proto::delivery::v1::{Charge, UsageEntry};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::ops::Range;
 
+use proto::delivery::v1::{Charge, UsageEntry};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::sums::{self, MINUTE_MS};
 use crate::check::{MeterKey, id};
 use crate::ledger::{ChargesPage, Filter, Page, Source, Usage, Window};
 
@@ -33,27 +36,89 @@ pub fn usage(connection: &mut Connection, window: &Window) -> rusqlite::Result<U
     let Some((meter_id, unit, scale)) = meter else {
         return Ok(Usage::default());
     };
-    // SQLite's sum() fails as soon as a partial sum leaves 64 bits, even when the whole would fit, and depends on the order. The
-    // upper and the lower 32 bits are summed apart (>> keeps the sign): neither overflows below 2^31 charges.
-    let sql = "SELECT coalesce(sum(quantity >> 32), 0), coalesce(sum(quantity & 4294967295), 0), count(*) FROM charges \
-               WHERE meter_id = ?1 AND event_time_ms >= ?2 AND event_time_ms < ?3";
+    let mut usage = Usage {
+        scale,
+        unit,
+        ..Usage::default()
+    };
+    for piece in pieces(&window.event_time_ms) {
+        let (quantity, charges) = match piece {
+            Piece::Minutes(minutes) => of_minutes(&transaction, meter_id, &minutes)?,
+            Piece::Within(minute, times) => within_minute(&transaction, meter_id, minute, &times)?,
+        };
+        usage.quantity += quantity;
+        usage.charges += charges;
+    }
+    Ok(usage)
+}
+
+/// What a window consists of.
+#[derive(Debug, PartialEq)]
+enum Piece {
+    /// These minutes, whole: what the sums tell.
+    Minutes(Range<i64>),
+    /// These milliseconds of this minute: what only its charges tell.
+    Within(i64, Range<i64>),
+}
+
+fn pieces(times: &Range<i64>) -> Vec<Piece> {
+    if times.is_empty() {
+        return Vec::new();
+    }
+    let (first, last) = (sums::minute(times.start), sums::minute(times.end));
+    if first == last {
+        return vec![Piece::Within(first, times.clone())];
+    }
+    // The first minute that i64 holds begins before it. Saturated, it begins with the first millisecond that there is.
+    let begin = |minute: i64| minute.saturating_mul(MINUTE_MS);
+    let mut pieces = Vec::with_capacity(3);
+    let mut whole = first..last;
+    if times.start > begin(first) {
+        whole.start += 1;
+        pieces.push(Piece::Within(first, times.start..begin(whole.start)));
+    }
+    pieces.push(Piece::Minutes(whole));
+    if begin(last) < times.end {
+        pieces.push(Piece::Within(last, begin(last)..times.end));
+    }
+    pieces
+}
+
+// SQLite's sum() fails as soon as a partial sum leaves 64 bits, even when the whole would fit, and depends on the order. So the upper
+// and the lower 32 bits are summed apart (>> keeps the sign): neither overflows below 2^31 charges or rows of sums. A row's lower piece
+// is a sum itself; what of it is above 32 bits goes to the upper one.
+
+fn of_minutes(transaction: &Transaction<'_>, meter_id: i64, minutes: &Range<i64>) -> rusqlite::Result<(i128, u64)> {
+    let sql = "SELECT coalesce(sum(quantity_upper + (quantity_lower >> 32)), 0), coalesce(sum(quantity_lower & 4294967295), 0), \
+               coalesce(sum(charges), 0) FROM usage WHERE meter_id = ?1 AND minute >= ?2 AND minute < ?3";
     let mut statement = transaction.prepare_cached(sql)?;
-    let times = &window.event_time_ms;
-    statement.query_row(params![meter_id, times.start, times.end], |row| {
-        let (upper, lower): (i64, i64) = (row.get(0)?, row.get(1)?);
-        let quantity = (i128::from(upper) << 32) + i128::from(lower);
-        Ok(Usage {
-            quantity,
-            scale,
-            unit,
-            charges: row.get::<_, i64>(2)?.cast_unsigned(),
-        })
-    })
+    statement.query_row(params![meter_id, minutes.start, minutes.end], sum)
+}
+
+fn within_minute(
+    transaction: &Transaction<'_>,
+    meter_id: i64,
+    minute: i64,
+    times: &Range<i64>,
+) -> rusqlite::Result<(i128, u64)> {
+    // CROSS JOIN is SQLite's word for: the rows of the left table first. There is no other way to a meter's charges than their cursors.
+    let sql = "SELECT coalesce(sum(c.quantity >> 32), 0), coalesce(sum(c.quantity & 4294967295), 0), count(*) \
+               FROM usage u CROSS JOIN charges c ON c.cursor BETWEEN u.cursor_first AND u.cursor_last \
+               WHERE u.meter_id = ?1 AND u.minute = ?2 \
+               AND c.meter_id = ?1 AND c.event_time_ms >= ?3 AND c.event_time_ms < ?4";
+    let mut statement = transaction.prepare_cached(sql)?;
+    statement.query_row(params![meter_id, minute, times.start, times.end], sum)
+}
+
+fn sum(row: &Row<'_>) -> rusqlite::Result<(i128, u64)> {
+    let (upper, lower): (i64, i64) = (row.get(0)?, row.get(1)?);
+    let quantity = (i128::from(upper) << 32) + i128::from(lower);
+    Ok((quantity, row.get::<_, i64>(2)?.cast_unsigned()))
 }
 
 pub fn entries(connection: &mut Connection, after: u64, filter: &Filter, entries_max: usize) -> rusqlite::Result<Page> {
     let transaction = connection.transaction()?;
-    let newest: i64 = transaction.query_row("SELECT cursor FROM ledger", [], |row| row.get(0))?;
+    let newest: i64 = transaction.query_row("SELECT cursor FROM head", [], |row| row.get(0))?;
     let newest = newest.cast_unsigned();
     // Cursors have no gaps, so the page's end is known before it is read, and a filter that lets little through costs no more.
     let read_to = newest.min(after.saturating_add(entries_max as u64)).max(after);
@@ -124,4 +189,35 @@ fn charge(row: &Row<'_>) -> rusqlite::Result<Charge> {
         rules_revision: row.get::<_, i64>(13)?.cast_unsigned(),
         offset,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_reads_charges_only_of_minutes_that_it_cuts() {
+        use Piece::{Minutes, Within};
+        let cases = [
+            (0..0, vec![]),
+            (0..60_000, vec![Minutes(0..1)]),
+            (-120_000..180_000, vec![Minutes(-2..3)]),
+            (1..2, vec![Within(0, 1..2)]),
+            (0..59_999, vec![Within(0, 0..59_999)]),
+            (
+                -1..60_001,
+                vec![Within(-1, -1..0), Minutes(0..1), Within(1, 60_000..60_001)],
+            ),
+            (
+                i64::MIN..i64::MIN + 59_999,
+                vec![
+                    Minutes(-153_722_867_280_913..-153_722_867_280_912),
+                    Within(-153_722_867_280_912, -9_223_372_036_854_720_000..i64::MIN + 59_999),
+                ],
+            ),
+        ];
+        for (times, expected) in cases {
+            assert_eq!(pieces(&times), expected, "{times:?}");
+        }
+    }
 }

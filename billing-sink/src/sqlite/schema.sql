@@ -1,10 +1,10 @@
 -- One row; every writer reads and changes it. `cursor` is the newest charge's, `id` the newest source's or meter's.
-CREATE TABLE ledger (
+CREATE TABLE head (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     cursor INTEGER NOT NULL,
     id INTEGER NOT NULL
 ) STRICT;
-INSERT INTO ledger (one, cursor, id) VALUES (1, 0, 0);
+INSERT INTO head (one, cursor, id) VALUES (1, 0, 0);
 
 -- A partition of a pipeline, and the end of what was applied of it.
 CREATE TABLE sources (
@@ -52,4 +52,18 @@ CREATE TABLE charges (
     rules_revision INTEGER NOT NULL,
     UNIQUE (source_id, source_offset, n)
 ) STRICT;
-CREATE INDEX charges_by_meter ON charges (meter_id, event_time_ms, quantity);
+
+-- What was charged on a meter in a minute of event time (event_time_ms / 60000, rounded down), within one block of 2^20 entries of the
+-- ledger (cursor >> 20). The upper and the lower 32 bits of the quantities are summed apart: a block has too few charges for either to
+-- overflow. All of the charges lie between the two cursors, and a late one doesn't stretch that range past its block.
+CREATE TABLE usage (
+    meter_id INTEGER NOT NULL REFERENCES meters (id),
+    minute INTEGER NOT NULL,
+    block INTEGER NOT NULL,
+    quantity_upper INTEGER NOT NULL,
+    quantity_lower INTEGER NOT NULL,
+    charges INTEGER NOT NULL,
+    cursor_first INTEGER NOT NULL,
+    cursor_last INTEGER NOT NULL,
+    PRIMARY KEY (meter_id, minute, block)
+) STRICT, WITHOUT ROWID;

@@ -138,10 +138,10 @@ async fn a_file_of_something_else_is_left_alone() {
     drop(Sqlite::open(&newer).expect("opens"));
     Connection::open(&newer)
         .expect("opens")
-        .pragma_update(None, "user_version", 2)
+        .pragma_update(None, "user_version", 3)
         .expect("sets");
     let error = Sqlite::open(&newer).err().expect("an error").to_string();
-    let expected = "it holds version 2 of the ledger's tables, and this program knows version 1";
+    let expected = "it holds version 3 of the ledger's tables, and this program knows version 2";
     assert_eq!(
         error,
         format!(
@@ -149,6 +149,163 @@ async fn a_file_of_something_else_is_left_alone() {
             newer.display()
         )
     );
+}
+
+/// Delivers charges of several meters and minutes, late ones among them, on both sides of a bound of blocks.
+async fn fill(path: &Path) {
+    let ledger = Sqlite::open(path).expect("opens");
+    Connection::open(path)
+        .expect("opens")
+        .execute("UPDATE head SET cursor = (1 << 20) - 40", [])
+        .expect("moves");
+    for start in [0, 30, 60] {
+        let mut parts = parts(start, start + 30, "event");
+        for (i, charge) in (start..).zip(&mut parts[0].charges) {
+            let charge = Arc::make_mut(charge);
+            charge.charge.tenant = format!("tenant {}", i % 3);
+            charge.key = crate::check::MeterKey::of(&charge.charge.tenant, "");
+            charge.charge.quantity = [i64::MIN, i64::MAX, i, -i][usize::try_from(i % 4).expect("small")];
+            charge.charge.event_time_ms = [i64::MIN, -1, i * 7_000, 300_000 - i * 7_000, i64::MAX][(i % 5) as usize];
+        }
+        assert_eq!(kinds(ledger.deliver(parts).await), [(Kind::Applied, start + 30)]);
+    }
+}
+
+/// A file of version 1 with what the ledger in `of` holds.
+fn version_1(path: &Path, of: &Path) {
+    let connection = Connection::open(path).expect("opens");
+    connection
+        .execute_batch(include_str!("version_1.sql"))
+        .expect("makes the tables");
+    for (pragma, value) in [("application_id", 0x736c_7569), ("user_version", 1)] {
+        connection.pragma_update(None, pragma, value).expect("sets");
+    }
+    connection.pragma_update(None, "journal_mode", "wal").expect("sets");
+    connection
+        .execute("ATTACH ?1 AS newer", [of.to_str().expect("UTF-8")])
+        .expect("attaches");
+    connection
+        .execute_batch(
+            "DELETE FROM ledger; INSERT INTO ledger SELECT * FROM newer.head; \
+             INSERT INTO sources SELECT * FROM newer.sources; INSERT INTO ranges SELECT * FROM newer.ranges; \
+             INSERT INTO meters SELECT * FROM newer.meters; INSERT INTO charges SELECT * FROM newer.charges;",
+        )
+        .expect("copies");
+}
+
+/// All rows of a question, as text.
+fn rows(connection: &Connection, sql: &str) -> Vec<String> {
+    let mut statement = connection.prepare(sql).expect("a statement");
+    let columns = statement.column_count();
+    let row = |row: &rusqlite::Row<'_>| {
+        let values = (0..columns).map(|i| format!("{:?}", row.get_ref(i).expect("a value")));
+        Ok(values.collect::<Vec<_>>().join(" "))
+    };
+    let rows = statement.query_map([], row).expect("an answer");
+    rows.collect::<rusqlite::Result<_>>().expect("rows")
+}
+
+const SCHEMA: &str = "SELECT name, sql FROM sqlite_schema ORDER BY name";
+const SUMS: &str = "SELECT * FROM usage ORDER BY meter_id, minute, block";
+
+#[tokio::test]
+async fn a_ledger_of_version_1_becomes_one_of_this_version() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (new, old) = (folder.path().join("new.db"), folder.path().join("old.db"));
+    fill(&new).await;
+    version_1(&old, &new);
+    let mut service_of_version_1 = Connection::open(&old).expect("opens");
+    let reading = service_of_version_1.transaction().expect("begins");
+    let before = rows(&reading, SCHEMA);
+
+    let ledger = Sqlite::open(&old).expect("opens");
+    // Who reads all the while sees nothing of it.
+    assert_eq!(rows(&reading, SCHEMA), before);
+    reading.finish().expect("ends");
+    let (new, old) = (
+        Connection::open(&new).expect("opens"),
+        Connection::open(&old).expect("opens"),
+    );
+    for sql in [SCHEMA, SUMS, "SELECT * FROM head", "PRAGMA user_version"] {
+        assert_eq!(rows(&old, sql), rows(&new, sql), "{sql}");
+    }
+    // Cursors count from 1, so the bound of the blocks takes 39 before it.
+    assert_eq!(
+        rows(&old, "SELECT block, sum(charges) FROM usage GROUP BY block"),
+        ["Integer(0) Integer(39)", "Integer(1) Integer(51)"]
+    );
+    assert_eq!(kinds(ledger.deliver(parts(90, 95, "")).await), [(Kind::Applied, 95)]);
+    // It would charge past the sums.
+    let error = service_of_version_1
+        .query_row("SELECT cursor, id FROM ledger", [], |_| Ok(()))
+        .expect_err("no table");
+    assert!(error.to_string().starts_with("no such table: ledger"), "{error}");
+}
+
+#[tokio::test]
+async fn what_fails_half_way_leaves_a_ledger_of_version_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (new, old) = (folder.path().join("new.db"), folder.path().join("old.db"));
+    fill(&new).await;
+    version_1(&old, &new);
+    let looking = Connection::open(&old).expect("opens");
+    let before = rows(&looking, SCHEMA);
+    // No page more than it has.
+    let full = OpenOptions {
+        pages_max: Some(1),
+        ..OpenOptions::of(&old)
+    };
+    assert_eq!(
+        full.writer().err(),
+        Some(LedgerError::Unavailable(format!(
+            "{}: database or disk is full",
+            old.display()
+        )))
+    );
+    assert_eq!(rows(&looking, SCHEMA), before);
+    assert_eq!(rows(&looking, "PRAGMA user_version"), ["Integer(1)"]);
+    drop(Sqlite::open(&old).expect("opens"));
+    assert_eq!(
+        rows(&looking, SUMS),
+        rows(&Connection::open(&new).expect("opens"), SUMS)
+    );
+}
+
+#[tokio::test]
+async fn a_minute_in_two_blocks_is_summed_over_both() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("ledger.db");
+    fill(&path).await;
+    let ledger = Sqlite::open(&path).expect("opens");
+    let charges: Vec<Charge> = ledger
+        .charges(
+            source(),
+            ChargesPage {
+                offsets: 0..90,
+                after: None,
+                charges_max: 90,
+            },
+        )
+        .await
+        .expect("an answer");
+    for (start, end) in [
+        (-60_000, 60_000),
+        (-2, 59_999),
+        (-1, 0),
+        (1, 299_999),
+        (i64::MIN, i64::MAX),
+    ] {
+        let within = |charge: &&Charge| charge.tenant == "tenant 1" && (start..end).contains(&charge.event_time_ms);
+        let quantities = charges.iter().filter(within).map(|charge| charge.quantity);
+        let expected = (quantities.clone().map(i128::from).sum(), quantities.count() as u64);
+        let window = Window {
+            tenant: "tenant 1".to_owned(),
+            meter: String::new(),
+            event_time_ms: start..end,
+        };
+        let usage = ledger.usage(window).await.expect("an answer");
+        assert_eq!((usage.quantity, usage.charges), expected, "[{start}, {end})");
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::Asked;
 use super::open::{OpenOptions, verdict};
+use super::sums::Sums;
 use crate::check::{CheckedPart, MeterKey};
 use crate::decide::{Decided, Head, Held, MeterRow, RangeRow, SourceRow, decide};
 use crate::ledger::{LedgerError, Moved, Source};
@@ -106,8 +107,8 @@ pub fn move_cursor(connection: &mut Connection, place: &Source, to: i64) -> rusq
         let sql = "DELETE FROM ranges WHERE source_id = ?1 AND range_end > ?2";
         transaction.execute(sql, params![id, to])?;
     } else {
-        transaction.execute("UPDATE ledger SET id = id + 1", [])?;
-        let sql = "INSERT INTO sources (id, pipeline, topic, partition, cursor, ranges) SELECT id, ?1, ?2, ?3, ?4, 0 FROM ledger";
+        transaction.execute("UPDATE head SET id = id + 1", [])?;
+        let sql = "INSERT INTO sources (id, pipeline, topic, partition, cursor, ranges) SELECT id, ?1, ?2, ?3, ?4, 0 FROM head";
         transaction.execute(sql, params![place.pipeline, place.topic, place.partition, to])?;
     }
     transaction.commit()?;
@@ -115,7 +116,7 @@ pub fn move_cursor(connection: &mut Connection, place: &Source, to: i64) -> rusq
 }
 
 fn held(transaction: &Transaction<'_>, parts: &[CheckedPart]) -> rusqlite::Result<Held> {
-    let head = transaction.query_row("SELECT cursor, id FROM ledger", [], |row| {
+    let head = transaction.query_row("SELECT cursor, id FROM head", [], |row| {
         Ok(Head {
             cursor: row.get(0)?,
             id: row.get(1)?,
@@ -206,7 +207,7 @@ fn write(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result<(
         return Ok(());
     }
     transaction.execute(
-        "UPDATE ledger SET cursor = ?1, id = ?2",
+        "UPDATE head SET cursor = ?1, id = ?2",
         params![decided.head.cursor, decided.head.id],
     )?;
     let sql = "INSERT INTO sources (id, pipeline, topic, partition, cursor, ranges) VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
@@ -265,6 +266,7 @@ fn charges(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result
     let sql = "INSERT INTO charges (cursor, source_id, source_offset, n, meter_id, quantity, event_time_ms, event_id, rule, \
                rules_revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
     let mut statement = transaction.prepare_cached(sql)?;
+    let mut sums = Sums::default();
     for row in &decided.charges {
         let charge = &row.charge.charge;
         statement.execute(params![
@@ -279,6 +281,7 @@ fn charges(transaction: &Transaction<'_>, decided: &Decided) -> rusqlite::Result
             charge.rule,
             charge.rules_revision.cast_signed(),
         ])?;
+        sums.add(row.cursor, row.meter_id, charge.quantity, charge.event_time_ms);
     }
-    Ok(())
+    sums.write(transaction)
 }
