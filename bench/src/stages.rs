@@ -10,6 +10,7 @@ use load_tests::envelope;
 use pipeline::Pipeline;
 use pipeline::shape::Shape;
 use rules::Revision;
+use workers::charges::Charges;
 use workers::collect::{Collector, Position, Record};
 use workers::decode::Plan;
 use workers::frame::frame;
@@ -158,16 +159,7 @@ impl Bench {
     fn encoded(&self, outputs: &Outputs) -> Result<usize, Error> {
         let mut bytes = 0;
         for rows in &outputs.tables {
-            let table = &self.model.pipeline.tables[rows.table];
-            let order = clickhouse_sink::sort_order(&rows.batch, &table.order_by)?;
-            let identity = clickhouse_sink::Identity {
-                topic: &self.model.pipeline.sources[rows.source].topic,
-                partition: &rows.partition,
-                offset: &rows.offset,
-                index: &rows.index,
-                row_hash: &rows.row_hash,
-            };
-            bytes += clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)?
+            bytes += workers::sinks::block(&self.model.pipeline, rows, None, pipeline::Compression::Lz4)?
                 .bytes
                 .len();
         }
@@ -227,9 +219,9 @@ pub struct Totals {
 
 impl Totals {
     fn count(&mut self, outputs: &Outputs) {
-        self.rows += outputs.tables.iter().map(|rows| rows.batch.num_rows()).sum::<usize>();
+        self.rows += outputs.tables.iter().map(|rows| rows.rows.len()).sum::<usize>();
         self.alerts += outputs.alerts.len();
-        self.charges += outputs.charges.values().map(Vec::len).sum::<usize>();
+        self.charges += outputs.charges.values().map(Charges::len).sum::<usize>();
         self.dead += outputs.dead.len();
     }
 }

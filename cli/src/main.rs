@@ -26,12 +26,12 @@ use clap::{Args, Parser, Subcommand};
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Read by jemalloc when it starts. By default it gives memory of 8 MiB and more back to the system as soon as it is freed; the columns
-/// of a batch are larger than that, and every batch paid for its pages again.
+/// of a batch are larger than that, and every batch paid for its pages again. Few arenas: what one thread has freed, another can use.
 #[allow(non_upper_case_globals)]
 #[unsafe(no_mangle)]
 pub static _rjem_malloc_conf: Option<&'static std::ffi::c_char> = Some(
     // SAFETY: a string with a zero byte at its end, of which the first byte is lent for ever.
-    unsafe { &*c"oversize_threshold:0".as_ptr() },
+    unsafe { &*c"oversize_threshold:0,narenas:2".as_ptr() },
 );
 
 /// Exactly-once stream processing from Kafka to ClickHouse, alert topics and gRPC services.

@@ -119,7 +119,7 @@ fn main() {
             index: &vec![0; ROWS],
             row_hash: &hashes,
         };
-        let block = encode(&batch, &identity, &order, &low).unwrap();
+        let block = encode(&batch, &identity, &order, &low, pipeline::Compression::Lz4).unwrap();
         let written = start.elapsed();
         let per_row = |nanoseconds: u128| nanoseconds as f64 / ROWS as f64 / 1000.0;
         println!(

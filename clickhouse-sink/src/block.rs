@@ -1,6 +1,8 @@
 //! One batch as one block of ClickHouse's Native format, ready to be sent.
 
 use arrow::array::{Array, ArrayData, ArrayRef, RecordBatch};
+use bytes::Bytes;
+use pipeline::Compression;
 
 use crate::insert::DEADLINE_COLUMN;
 use crate::native::{Layout, varint};
@@ -31,8 +33,10 @@ pub struct Identity<'a> {
 /// A batch as the server takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Block {
-    /// Native format in LZ4 frames, for `decompress=1`; the last column, the deadline, is added when the block is sent.
+    /// Native format, packed; the last column, the deadline, is added when the block is sent.
     pub bytes: Vec<u8>,
+    /// How it is packed: frames of LZ4 are for `decompress=1`.
+    pub compression: Compression,
     /// How many rows.
     pub rows: usize,
     /// `name type, …`: the columns of a table that holds it as it is.
@@ -41,21 +45,51 @@ pub struct Block {
     pub columns: Vec<String>,
 }
 
+/// A block with the deadline in every row, as it is sent: as often as it has to be.
+#[derive(Debug, Clone)]
+pub struct Dated {
+    pub(crate) bytes: Bytes,
+    pub(crate) compression: Compression,
+    pub(crate) columns: Vec<String>,
+    /// How many rows.
+    pub rows: usize,
+}
+
+impl Dated {
+    /// Bytes of the request.
+    pub fn length(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+/// What the deadline takes in each row.
+const DEADLINE_BYTES: usize = 4;
+/// And once, with its name and type.
+const DEADLINE_HEAD: usize = 32;
+
 impl Block {
-    /// The bytes with the deadline in every row (Unix time, seconds), in a frame of its own.
-    pub(crate) fn until(&self, deadline_unix_s: i64) -> Result<Vec<u8>, Error> {
+    /// The block with the deadline in every row (Unix time, seconds), packed by itself behind the others.
+    ///
+    /// # Errors
+    /// [`Error::Block`] for a time that ClickHouse does not have.
+    pub fn until(self, deadline_unix_s: i64) -> Result<Dated, Error> {
         let deadline = u32::try_from(deadline_unix_s)
             .map_err(|_| Error::Block(format!("{deadline_unix_s} s is no point in time of ClickHouse's")))?;
         let (name, type_name) = DEADLINE_COLUMN;
-        let mut column = Vec::with_capacity(32 + 4 * self.rows);
+        let mut column = Vec::with_capacity(DEADLINE_HEAD + DEADLINE_BYTES * self.rows);
         for text in [name, type_name] {
             varint(&mut column, text.len() as u64);
             column.extend_from_slice(text.as_bytes());
         }
         (0..self.rows).for_each(|_| column.extend_from_slice(&deadline.to_le_bytes()));
-        let mut bytes = self.bytes.clone();
-        bytes.extend(frames::compress(&column)?);
-        Ok(bytes)
+        let mut bytes = self.bytes;
+        bytes.extend_from_slice(&packed(column, self.compression)?);
+        Ok(Dated {
+            bytes: bytes.into(),
+            compression: self.compression,
+            columns: self.columns,
+            rows: self.rows,
+        })
     }
 }
 
@@ -71,6 +105,7 @@ pub fn encode(
     identity: &Identity<'_>,
     order: &[usize],
     low_cardinality: &[impl AsRef<str>],
+    compression: Compression,
 ) -> Result<Block, Error> {
     fits(batch, identity, order)?;
     // A buffer that grows is copied: room for the rows as they lie in Arrow, and for their identities.
@@ -98,12 +133,23 @@ pub fn encode(
             block.raw.len()
         )));
     }
+    let mut bytes = packed(block.raw, compression)?;
+    // What was too much room is given back, but for the deadline's.
+    bytes.shrink_to(bytes.len() + DEADLINE_HEAD + DEADLINE_BYTES * order.len());
     Ok(Block {
-        bytes: frames::compress(&block.raw)?,
+        bytes,
+        compression,
         rows: order.len(),
         structure: block.structure,
         columns: block.columns,
     })
+}
+
+fn packed(raw: Vec<u8>, compression: Compression) -> Result<Vec<u8>, Error> {
+    match compression {
+        Compression::Lz4 => frames::compress(&raw),
+        Compression::None => Ok(raw),
+    }
 }
 
 /// Whether all rows of a batch fit into one block for certain: what [`encode`] refuses, this does, too, and what is close to it.
@@ -250,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_block_is_these_bytes_and_no_others() {
-        let block = encode(&batch(), &IDENTITY, &[1, 0], &["low"]).unwrap();
+        let block = encode(&batch(), &IDENTITY, &[1, 0], &["low"], Compression::Lz4).unwrap();
         let number = |number: u64| number.to_le_bytes();
         let expected = bytes(&[
             &[10, 2],
@@ -286,9 +332,18 @@ mod tests {
             &number(7),
         ]);
         assert_eq!(decompress(&block.bytes), expected);
+        let plain = encode(&batch(), &IDENTITY, &[1, 0], &["low"], Compression::None).unwrap();
+        assert_eq!(plain.bytes, expected);
         let deadline = bytes(&[b"\x09_deadline\x0FDateTime('UTC')", &[1, 2, 0, 0, 1, 2, 0, 0]]);
-        assert_eq!(decompress(&block.until(0x201).unwrap()), [expected, deadline].concat());
-        assert!(block.until(-1).is_err());
+        assert_eq!(
+            decompress(&block.clone().until(0x201).unwrap().bytes),
+            [expected.clone(), deadline.clone()].concat()
+        );
+        assert_eq!(
+            plain.until(0x201).unwrap().bytes,
+            [expected.clone(), deadline.clone()].concat()
+        );
+        assert!(block.clone().until(-1).is_err());
         assert_eq!(block.rows, 2);
         assert_eq!(
             block.columns,
@@ -328,8 +383,8 @@ mod tests {
             };
             let order: Vec<usize> = (0..count).collect();
             for low in [&["low", "t"][..], &[]] {
-                let block = encode(&batch, &identity, &order, low).unwrap();
-                let raw = decompress(&block.until(1).unwrap()).len();
+                let block = encode(&batch, &identity, &order, low, Compression::Lz4).unwrap();
+                let raw = decompress(&block.until(1).unwrap().bytes).len();
                 assert!(raw <= raw_bytes_at_most(&batch), "{raw} bytes of {rows} rows");
                 assert!(raw_bytes_at_most(&batch) < 4 * raw + 8192, "{raw} bytes of {rows} rows");
             }
@@ -341,10 +396,10 @@ mod tests {
 
     #[test]
     fn some_of_the_rows_can_be_written_and_none_beyond_them() {
-        let block = encode(&batch(), &IDENTITY, &[1], &[] as &[&str]).unwrap();
+        let block = encode(&batch(), &IDENTITY, &[1], &[] as &[&str], Compression::Lz4).unwrap();
         assert_eq!(block.rows, 1);
         assert!(decompress(&block.bytes).starts_with(b"\x0A\x01\x01t\x06String\x02bc"));
-        let beyond = encode(&batch(), &IDENTITY, &[0, 2], &[] as &[&str]).unwrap_err();
+        let beyond = encode(&batch(), &IDENTITY, &[0, 2], &[] as &[&str], Compression::Lz4).unwrap_err();
         assert_eq!(
             beyond.to_string(),
             "the block can't be made: the order names row 2 of 2"
@@ -357,6 +412,7 @@ mod tests {
             },
             &[0],
             &[] as &[&str],
+            Compression::Lz4,
         )
         .unwrap_err();
         assert_eq!(
@@ -376,7 +432,7 @@ mod tests {
         );
         for array in [Arc::new(decimals(vec![-999, -1000])) as ArrayRef, Arc::new(lists)] {
             let batch = RecordBatch::try_from_iter([("d", array)]).unwrap();
-            let fault = encode(&batch, &IDENTITY, &[0, 1], &[] as &[&str]).unwrap_err();
+            let fault = encode(&batch, &IDENTITY, &[0, 1], &[] as &[&str], Compression::Lz4).unwrap_err();
             assert!(matches!(&fault, Error::Value { row: 1, .. }), "{fault:?}");
             assert!(fault.to_string().ends_with("1000 has more than 3 digits"), "{fault}");
         }

@@ -1,9 +1,11 @@
 //! The connection to one ClickHouse server: HTTP, because its answers are of exact kinds (what was never sent, what
 //! may have arrived, what the server says about it).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use pipeline::{ClickHouse, Secret, Tls};
+use bytes::Bytes;
+use pipeline::{ClickHouse, Compression, Secret, Tls};
 use reqwest::{Certificate, Identity, Url, header::HeaderMap};
 
 use crate::{Error, sql};
@@ -22,6 +24,16 @@ const ANSWER_BYTES_MAX: usize = 512 * 1024 * 1024;
 /// made and removed, even if the answer is empty.
 pub(crate) const ANSWER_IN_MEMORY: usize = 1024 * 1024;
 
+/// Nothing travels anywhere on this machine. clickhouse-client has the same default.
+fn usual(url: &Url) -> Compression {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let address = host.parse::<IpAddr>();
+    match host == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
+        true => Compression::None,
+        false => Compression::Lz4,
+    }
+}
+
 /// A client of one server; clones share their connections.
 #[derive(Debug, Clone)]
 pub struct Client {
@@ -30,6 +42,7 @@ pub struct Client {
     database: String,
     user: String,
     password: Option<Secret>,
+    compression: Compression,
 }
 
 /// What came back, whole.
@@ -59,7 +72,7 @@ pub(crate) enum Unanswered {
 pub(crate) struct Request {
     /// Settings and other parameters of the URL.
     pub parameters: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
+    pub body: Bytes,
     pub timeout: Duration,
 }
 
@@ -87,11 +100,17 @@ impl Client {
         let http = http.build().map_err(|error| Error::Settings(causes(&error)))?;
         Ok(Self {
             http,
+            compression: settings.compression.unwrap_or_else(|| usual(&url)),
             url,
             database: settings.database.clone(),
             user: settings.user.clone(),
             password: settings.password.clone(),
         })
+    }
+
+    /// How rows are to be packed for this server.
+    pub fn compression(&self) -> Compression {
+        self.compression
     }
 
     /// The database of all tables.
@@ -164,7 +183,7 @@ impl Client {
         parameters.extend(more.iter().cloned());
         let request = Request {
             parameters,
-            body: sql.as_bytes().to_vec(),
+            body: sql.to_owned().into(),
             timeout: QUERY_TIMEOUT,
         };
         let answer = match self.send(request).await {
@@ -314,4 +333,36 @@ fn causes(error: &reqwest::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_packed_for_an_address_of_this_machine_unless_that_is_said() {
+        let packed = |url: &str, compression| {
+            let settings = ClickHouse {
+                url: None,
+                database: "d".to_owned(),
+                user: "u".to_owned(),
+                password: None,
+                tls: None,
+                compression,
+            };
+            Client::new(&settings, url).unwrap().compression()
+        };
+        for url in ["http://localhost:8123", "http://127.0.0.2:1", "http://[::1]:8123"] {
+            assert_eq!(packed(url, None), Compression::None, "{url}");
+            assert_eq!(packed(url, Some(Compression::Lz4)), Compression::Lz4, "{url}");
+        }
+        for url in [
+            "http://clickhouse:8123",
+            "https://10.0.0.1:8443",
+            "http://localhost.example:1",
+        ] {
+            assert_eq!(packed(url, None), Compression::Lz4, "{url}");
+            assert_eq!(packed(url, Some(Compression::None)), Compression::None, "{url}");
+        }
+    }
 }

@@ -123,13 +123,12 @@ impl Client {
         );
         let seconds = feeding.running_max.as_secs_f64().ceil().max(1.0) as u64;
         let mut parameters = pinned_settings(seconds);
-        parameters.retain(|(name, _)| *name != "decompress");
         parameters.extend(settings());
         parameters.push(("query_id", feeding.query_id.to_owned()));
         parameters.push(("insert_deduplication_token", feeding.token.to_owned()));
         let request = Request {
             parameters,
-            body: sql.into_bytes(),
+            body: sql.into(),
             timeout: Duration::from_secs(seconds) + ANSWER_GRACE,
         };
         match self.send(request).await {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::block::{Block, ROWS_MAX};
+use pipeline::Compression;
+
+use crate::block::{Dated, ROWS_MAX};
 use crate::client::{ANSWER_IN_MEMORY, Client, Request, Unanswered};
 use crate::sql;
 use crate::verdict::verdict;
@@ -20,14 +22,12 @@ pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(2);
 pub struct Insert<'a> {
     /// The table, in the client's database.
     pub table: &'a str,
-    /// The rows.
-    pub block: &'a Block,
+    /// The rows, each with the second (Unix time, by the server's clock) from which on the server refuses to begin to write.
+    pub block: &'a Dated,
     /// What the server remembers the block by (`insert_deduplication_token`). Says nothing about content.
     pub token: &'a str,
     /// Begins with what [`Client::running`] will be asked for; never that of an insert that may still run.
     pub query_id: &'a str,
-    /// From this second on (Unix time, by the server's clock) the server refuses to begin to write.
-    pub deadline_unix_s: i64,
     /// How long the server may take (`max_execution_time`, whole seconds, at least 1). The answer is waited for 2 s longer.
     pub running_max: Duration,
 }
@@ -65,17 +65,16 @@ impl Client {
         }
         let seconds = insert.running_max.as_secs_f64().ceil().max(1.0) as u64;
         let mut parameters = pinned_settings(seconds);
+        if insert.block.compression == Compression::Lz4 {
+            parameters.push(("decompress", "1".to_owned()));
+        }
         parameters.push(("query", self.statement(&insert)));
         parameters.push(("query_id", insert.query_id.to_owned()));
         parameters.push(("insert_deduplication_token", insert.token.to_owned()));
         let timeout = Duration::from_secs(seconds) + ANSWER_GRACE;
-        let body = match insert.block.until(insert.deadline_unix_s) {
-            Ok(body) => body,
-            Err(error) => return Inserted::Refused(error.to_string()),
-        };
         let request = Request {
             parameters,
-            body,
+            body: insert.block.bytes.clone(),
             timeout,
         };
         match self.send(request).await {
@@ -101,8 +100,7 @@ impl Client {
 pub(crate) fn pinned_settings(seconds: u64) -> Vec<(&'static str, String)> {
     let rows = (ROWS_MAX + 1).to_string();
     vec![
-        // The body is in compressed frames, and the answer comes when all is written; it is kept in memory until then.
-        ("decompress", "1".to_owned()),
+        // The answer comes when all is written; it is kept in memory until then.
         ("wait_end_of_query", "1".to_owned()),
         ("buffer_size", ANSWER_IN_MEMORY.to_string()),
         // On by default since 26.3: would acknowledge a block that has been merged with others.

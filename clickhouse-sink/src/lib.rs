@@ -19,7 +19,7 @@ mod feed;
 mod remove;
 pub mod schema;
 
-pub use block::{Block, Identity, encode, fits_one_block};
+pub use block::{Block, Dated, Identity, encode, fits_one_block};
 pub use client::Client;
 pub use error::Error;
 pub use feed::{Feed, Feeding, Lack};

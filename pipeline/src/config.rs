@@ -180,6 +180,17 @@ pub struct ClickHouse {
     pub password: Option<Secret>,
     /// Certificates for an `https` address.
     pub tls: Option<Tls>,
+    /// `None`: LZ4, and nothing to an address of this machine, where bytes cost less than packing and unpacking them.
+    pub compression: Option<Compression>,
+}
+
+/// How rows travel to ClickHouse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// In LZ4 frames.
+    Lz4,
+    /// As they are.
+    None,
 }
 
 /// Where the tenants' rules come from.

@@ -37,7 +37,7 @@ pub(crate) const AUDIT_KEEP_MIN: Duration = Duration::from_secs(86_400);
 /// Kafka's own default for a message.
 pub(crate) const EVENT_BYTES_MAX: usize = MIB;
 /// Of all lanes of a worker together; a batch is full with half of its lane's share, so that one can be in delivery and one be gathered.
-pub(crate) const IN_FLIGHT_ROWS_MAX: usize = 280_000;
+pub(crate) const IN_FLIGHT_ROWS_MAX: usize = 400_000;
 /// The same in memory: with what librdkafka and the encoder hold, a worker stays under 1 GiB.
 pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 256 * MIB;
 /// A pause throws away what was fetched ahead, so it should not come and go quickly.

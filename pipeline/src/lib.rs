@@ -12,8 +12,8 @@ pub mod shape;
 
 pub use check::{check, load, load_on};
 pub use config::{
-    AlertSink, Audit, Batch, Brake, ClickHouse, Connections, DeadLetters, EventFields, Function, GrpcSink, Guarantee,
-    Kafka, Keep, Limits, Measure, PartitionBy, Pipeline, Registry, Rollup, RulesFrom, Sasl, SaslMechanism,
+    AlertSink, Audit, Batch, Brake, ClickHouse, Compression, Connections, DeadLetters, EventFields, Function, GrpcSink,
+    Guarantee, Kafka, Keep, Limits, Measure, PartitionBy, Pipeline, Registry, Rollup, RulesFrom, Sasl, SaslMechanism,
     SchemaIdFrom, Serve, Sinks, Source, Start, Table, Tls, Workers,
 };
 pub use machine::Machine;

@@ -9,6 +9,7 @@ use exactly_once_protocol::{Partition, RangeOutput};
 use pipeline::Pipeline;
 use serde::Serialize;
 
+use crate::charges::Charges;
 use crate::transform::Outputs;
 
 /// Grows when a reader of the form before could misread the new one.
@@ -66,8 +67,11 @@ impl Writer<'_> {
     pub fn record<'o>(&self, all: impl Iterator<Item = &'o Outputs>) -> Option<Message> {
         let mut ranges = Vec::new();
         for outputs in all {
-            let counts = counts(outputs);
-            ranges.extend(outputs.ranges.iter().map(|output| self.range(outputs, output, &counts)));
+            let mut dead: BTreeMap<Partition, usize> = BTreeMap::new();
+            for letter in &outputs.dead {
+                *dead.entry(letter.partition).or_default() += 1;
+            }
+            ranges.extend(outputs.ranges.iter().map(|output| self.range(outputs, output, &dead)));
         }
         if ranges.is_empty() {
             return None;
@@ -96,10 +100,10 @@ impl Writer<'_> {
         })
     }
 
-    fn range(&self, outputs: &Outputs, output: &RangeOutput, counts: &Counts) -> Range<'_> {
+    fn range(&self, outputs: &Outputs, output: &RangeOutput, dead: &BTreeMap<Partition, usize>) -> Range<'_> {
         let range = output.range;
         let partition = range.partition;
-        let rows = counts.rows.range((partition, 0)..=(partition, usize::MAX));
+        let rows = outputs.rows.range((partition, 0)..=(partition, usize::MAX));
         let charges = outputs.charges.get(&partition);
         Range {
             topic: &self.pipeline.sources[usize::from(partition.topic)].topic,
@@ -114,30 +118,8 @@ impl Writer<'_> {
             rows: rows
                 .map(|((_, table), rows)| (self.pipeline.tables[*table].name.as_str(), *rows))
                 .collect(),
-            charges: charges.map_or(0, Vec::len),
-            dead_letters: counts.dead.get(&partition).copied().unwrap_or_default(),
+            charges: charges.map_or(0, Charges::len),
+            dead_letters: dead.get(&partition).copied().unwrap_or_default(),
         }
     }
-}
-
-/// What the outputs of a batch are, by partition.
-struct Counts {
-    /// By table, too.
-    rows: BTreeMap<(Partition, usize), u64>,
-    dead: BTreeMap<Partition, usize>,
-}
-
-fn counts(outputs: &Outputs) -> Counts {
-    let (mut rows, mut dead) = (BTreeMap::new(), BTreeMap::new());
-    for table in &outputs.tables {
-        let topic = u16::try_from(table.source).unwrap_or(u16::MAX);
-        for partition in &table.partition {
-            let partition = *partition;
-            *rows.entry((Partition { topic, partition }, table.table)).or_default() += 1;
-        }
-    }
-    for letter in &outputs.dead {
-        *dead.entry(letter.partition).or_default() += 1;
-    }
-    Counts { rows, dead }
 }

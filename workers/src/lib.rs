@@ -12,6 +12,7 @@ pub mod collect;
 pub mod model;
 pub mod transform;
 pub mod records;
+pub mod charges;
 pub mod digest;
 pub mod audit;
 pub mod brake;

@@ -1,5 +1,7 @@
 //! Alerts, charges and dead letters as they leave the worker. Pure, and stable: their bytes are part of the digest.
 
+use std::fmt::Write as _;
+
 use arrow::array::StringArray;
 use exactly_once_kafka::Message;
 use pipeline::{Limits, Source};
@@ -61,29 +63,33 @@ impl Context<'_> {
         AlertRecord { key, value }
     }
 
-    /// The charge `n` of its event.
-    pub fn charge(&self, position: Position, n: u16, charge: &rules::Charge) -> Charge {
+    /// Makes `into` the charge `n` of its event. The texts of the one before give their room.
+    pub fn charge(&self, position: Position, n: u16, charge: &rules::Charge, into: &mut Charge) {
         let row = charge.row as usize;
-        Charge {
-            id: self.id(position, n),
-            tenant: self.tenants.value(row).to_string(),
-            meter: charge.meter.to_string(),
-            unit: charge.unit.to_string(),
-            quantity: charge.quantity,
-            scale: charge.scale,
-            event_time_ms: self.times[row].unwrap_or_default(),
-            event_id: self.ids.value(row).to_string(),
-            rule: charge.rule.to_string(),
-            rules_revision: self.revision,
-            offset: position.offset,
-        }
+        into.id.clear();
+        self.write_id(position, n, &mut into.id);
+        self.tenants.value(row).clone_into(&mut into.tenant);
+        charge.meter.as_ref().clone_into(&mut into.meter);
+        charge.unit.as_ref().clone_into(&mut into.unit);
+        into.quantity = charge.quantity;
+        into.scale = charge.scale;
+        into.event_time_ms = self.times[row].unwrap_or_default();
+        self.ids.value(row).clone_into(&mut into.event_id);
+        charge.rule.as_ref().clone_into(&mut into.rule);
+        into.rules_revision = self.revision;
+        into.offset = position.offset;
     }
 
     fn id(&self, position: Position, n: u16) -> String {
-        format!(
-            "{}/{}/{}/{n}",
-            self.source.topic, position.partition.partition, position.offset
-        )
+        let mut id = String::new();
+        self.write_id(position, n, &mut id);
+        id
+    }
+
+    fn write_id(&self, position: Position, n: u16, into: &mut String) {
+        let (topic, partition) = (&self.source.topic, position.partition.partition);
+        // Writing to a text does not fail.
+        write!(into, "{topic}/{partition}/{}/{n}", position.offset).ok();
     }
 }
 
@@ -155,21 +161,6 @@ pub fn alert_hash(alert: &AlertRecord) -> u64 {
     hasher.update(&alert.key);
     hasher.update(&alert.value);
     hasher.digest()
-}
-
-/// Content hash for the digest.
-pub fn charge_hash(charge: &Charge) -> u64 {
-    use prost::Message as _;
-    xxhash_rust::xxh3::xxh3_64(&charge.encode_to_vec())
-}
-
-/// The digest that a gRPC sink keeps with a range: 16 bytes over its charges.
-pub fn charges_digest(charges: &[Charge]) -> Vec<u8> {
-    let mut hasher = Xxh3::new();
-    charges
-        .iter()
-        .for_each(|charge| hasher.update(&charge_hash(charge).to_le_bytes()));
-    hasher.digest128().to_le_bytes().to_vec()
 }
 
 /// Unix milliseconds as RFC 3339 with milliseconds, UTC; the bare number where no calendar reaches.

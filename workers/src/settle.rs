@@ -147,8 +147,8 @@ pub fn missing(outputs: &Outputs, present: &Present, guarantee: Guarantee) -> Re
     let mut missing = Vec::with_capacity(outputs.tables.len());
     for rows in &outputs.tables {
         let mut of_table = Vec::new();
-        for row in 0..rows.batch.num_rows() {
-            match found.remove(&(rows.table, rows.offset[row], rows.index[row])) {
+        for row in rows.rows.iter().map(|row| *row as usize) {
+            match found.remove(&(rows.table, rows.positions.offset[row], rows.index[row])) {
                 Some(hash) if hash == rows.row_hash[row] => {}
                 Some(_) => return Err(StopCode::RowsAltered),
                 None => of_table.push(row),

@@ -4,6 +4,7 @@
 //! either finishes it or not, and the read-back waits until that is decided; after it, the rows are found. A gRPC sink
 //! applies a range with its cursor in one transaction, so that repeating it is harmless at every moment.
 
+mod blocks;
 mod clock;
 mod feedings;
 mod grpc;
@@ -14,12 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use clickhouse_sink::{Client, Feed, Feeding, Identity, Insert, Inserted, Lack};
+use clickhouse_sink::{Client, Feed, Feeding, Insert, Inserted, Lack};
 use crash_points::{Mutation, Point, here, mutated};
 use exactly_once_protocol::{Delivered, Partition};
 use pipeline::Pipeline;
 use tokio::sync::Semaphore;
 
+pub use self::blocks::{Rows, block};
 pub use self::clock::{SinkClock, unix_ms};
 pub use self::feedings::Unfed;
 use self::feedings::{Fed, note_refusals, together};
@@ -28,7 +30,7 @@ use crate::endpoint::EndpointError;
 use crate::guard::{Guard, Requests};
 use crate::metrics::Metrics;
 use crate::settle::NO_SUCH_ROLLUP;
-use crate::transform::{Outputs, TableRows};
+use crate::transform::Outputs;
 
 /// How long one insert may run on the server after it has started.
 pub const INSERT_RUNNING_MAX: Duration = Duration::from_secs(20);
@@ -57,12 +59,12 @@ pub struct Sinks {
     pub guard: Guard,
 }
 
-/// One part of a batch: what to deliver, and which rows of it.
+/// One part of a batch: what to deliver.
 pub struct Shipment {
-    /// The transformed ranges.
+    /// The transformed ranges; their rows are in `rows`.
     pub outputs: Arc<Outputs>,
-    /// For each entry of `outputs.tables` the rows to insert; `None` = all of them.
-    pub rows: Option<Vec<Vec<usize>>>,
+    /// The rows to insert.
+    pub rows: Vec<Rows>,
     /// Rollups that lack some rows, nobody knows which: they are fed once the rows to insert are there.
     pub unfed: Option<Arc<Unfed>>,
 }
@@ -124,8 +126,11 @@ impl Sinks {
     }
 
     /// Delivers to all sinks in parallel and waits for all of them. Cancelling it at any await is doubt, nothing worse.
-    pub async fn deliver(&self, delivery: &Delivery) -> Delivered {
-        let tables = self.insert_all(delivery);
+    pub async fn deliver(&self, mut delivery: Delivery) -> Delivered {
+        let shipments = delivery.shipments.iter_mut();
+        let rows = shipments.map(|shipment| std::mem::take(&mut shipment.rows)).collect();
+        let delivery = &delivery;
+        let tables = self.insert_all(rows, delivery);
         let services = futures::future::join_all(self.grpc.iter().map(|sink| self.call(sink, delivery)));
         let (inserted, called) = futures::future::join(tables, services).await;
         let mut impossible = Vec::new();
@@ -144,30 +149,27 @@ impl Sinks {
 
     // --- ClickHouse --------------------------------------------------------------------------------------------------
 
-    async fn insert_all(&self, delivery: &Delivery) -> bool {
+    async fn insert_all(&self, rows: Vec<Vec<Rows>>, delivery: &Delivery) -> bool {
         let Some(deadline_ms) = delivery.deadline_ms else {
             return true;
         };
         let mut inserts = Vec::new();
-        for (nth, shipment) in delivery.shipments.iter().enumerate() {
-            for (at, rows) in shipment.outputs.tables.iter().enumerate() {
-                let only = shipment.rows.as_ref().map(|rows| rows[at].as_slice());
-                if only.is_none_or(|only| !only.is_empty()) {
-                    let name = format!("{}-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
-                    let rows_to_go = only.map_or_else(|| rows.batch.num_rows(), <[usize]>::len);
-                    inserts.push((rows_to_go, rows, only, name));
-                }
+        for (nth, of_shipment) in rows.into_iter().enumerate() {
+            for rows in of_shipment {
+                let at = rows.at;
+                let name = format!("{}-{nth}-{at}", query_prefix(&self.pipeline.name, delivery.token));
+                inserts.push((rows, name));
             }
         }
         // A few at a time: all at once they share the server's cores and all end last. Most of an insert's cost is the same
         // whatever its size, so with the large ones first most events are visible soonest.
-        inserts.sort_by_key(|(rows_to_go, ..)| Reverse(*rows_to_go));
+        inserts.sort_by_key(|(rows, _)| Reverse(rows.count));
         let turns = &Semaphore::new(INSERTS_AT_ONCE);
         let left = &AtomicUsize::new(inserts.len());
-        let in_turn = inserts.into_iter().map(|(_, rows, only, name)| async move {
+        let in_turn = inserts.into_iter().map(|(rows, name)| async move {
             // Never closed, so that a turn always comes.
             let _turn = turns.acquire().await;
-            let clean = self.insert(rows, only, name, deadline_ms).await;
+            let clean = self.insert(rows, name, deadline_ms).await;
             let last = left.fetch_sub(1, Ordering::Relaxed) == 1;
             if clean {
                 here(if last {
@@ -275,9 +277,13 @@ impl Sinks {
         Duration::from_millis(u64::try_from(refused_from - self.clock.now_ms()).unwrap_or(0))
     }
 
-    async fn insert(&self, rows: &TableRows, only: Option<&[usize]>, name: String, deadline_ms: i64) -> bool {
+    async fn insert(&self, rows: Rows, name: String, deadline_ms: i64) -> bool {
         let table = &self.pipeline.tables[rows.table];
-        let block = match self.block(rows, only) {
+        let (source, partition, offset) = rows.first;
+        let Some(block) = rows.block().await else {
+            return false;
+        };
+        let block = match block.and_then(|block| block.until(deadline_ms.div_euclid(1000))) {
             Ok(block) => block,
             Err(error) => {
                 // The same rows would fail again: the promise stays, the lane shows that it does not move.
@@ -288,7 +294,7 @@ impl Sinks {
             }
         };
         let token = match mutated(Mutation::TokenWithoutEnd) {
-            true => Cow::Owned(format!("{}-{}-{}", rows.source, rows.partition[0], rows.offset[0])),
+            true => Cow::Owned(format!("{source}-{partition}-{offset}")),
             false => Cow::Borrowed(&name),
         };
         let mut pause = RETRY_FIRST;
@@ -298,7 +304,6 @@ impl Sinks {
                 block: &block,
                 token: &token,
                 query_id: &name,
-                deadline_unix_s: deadline_ms.div_euclid(1000),
                 running_max: INSERT_RUNNING_MAX,
             };
             let Some(turn) = self.guard.turn(Requests::Writes, || self.left(deadline_ms)).await else {
@@ -312,7 +317,7 @@ impl Sinks {
             match outcome {
                 Inserted::Clean => {
                     self.metrics
-                        .inserted(&table.name, block.rows, block.bytes.len(), began.elapsed());
+                        .inserted(&table.name, block.rows, block.length(), began.elapsed());
                     self.health.part("clickhouse").ready(true, "");
                     return true;
                 }
@@ -340,34 +345,5 @@ impl Sinks {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(RETRY_MAX);
         }
-    }
-
-    /// A table whose rows may be more bytes than ClickHouse takes in one block.
-    pub fn block_too_large(&self, outputs: &Outputs) -> Option<&str> {
-        let large = |rows: &&TableRows| !clickhouse_sink::fits_one_block(&rows.batch);
-        let rows = outputs.tables.iter().find(large)?;
-        Some(&self.pipeline.tables[rows.table].name)
-    }
-
-    fn block(
-        &self,
-        rows: &TableRows,
-        only: Option<&[usize]>,
-    ) -> Result<clickhouse_sink::Block, clickhouse_sink::Error> {
-        let table = &self.pipeline.tables[rows.table];
-        let mut order = clickhouse_sink::sort_order(&rows.batch, &table.order_by)?;
-        if let Some(only) = only {
-            let mut wanted = vec![false; rows.batch.num_rows()];
-            only.iter().for_each(|row| wanted[*row] = true);
-            order.retain(|row| wanted[*row]);
-        }
-        let identity = Identity {
-            topic: &self.pipeline.sources[rows.source].topic,
-            partition: &rows.partition,
-            offset: &rows.offset,
-            index: &rows.index,
-            row_hash: &rows.row_hash,
-        };
-        clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality)
     }
 }

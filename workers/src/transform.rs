@@ -14,6 +14,7 @@ use proto::delivery::v1::Charge;
 use rules::Revision;
 use thiserror::Error;
 
+use crate::charges::Charges;
 use crate::collect::{Collected, Dead, Position, Refusal, SourceRows, Stage};
 use crate::digest::{Digests, Output};
 use crate::model::Model;
@@ -30,6 +31,15 @@ pub enum TransformError {
     Rows(#[from] clickhouse_sink::Error),
 }
 
+/// Where each row of a batch came from.
+#[derive(Debug, Default)]
+pub struct Positions {
+    /// Kafka's partition.
+    pub partition: Vec<i32>,
+    /// Kafka's offset.
+    pub offset: Vec<i64>,
+}
+
 /// Rows of one source for one table.
 #[derive(Debug, Clone)]
 pub struct TableRows {
@@ -37,18 +47,18 @@ pub struct TableRows {
     pub table: usize,
     /// Index of the source.
     pub source: usize,
-    /// The rows' columns.
+    /// Columns of these rows and, where most rows go to the table, of the others of the source, too.
     pub batch: RecordBatch,
+    /// Which rows of the batch the table gets, ascending; what is said of the others has no meaning.
+    pub rows: Vec<u32>,
     /// Columns that the table stores as `LowCardinality`.
     pub low_cardinality: Arc<Vec<String>>,
-    /// Where each row came from.
-    pub partition: Vec<i32>,
-    /// Where each row came from.
-    pub offset: Vec<i64>,
-    /// Position of the table among the event's routes.
+    /// Where each row of the batch came from.
+    pub positions: Arc<Positions>,
+    /// Position of the table among the event's routes, for each row of the batch.
     pub index: Vec<u16>,
-    /// Content hash of each row.
-    pub row_hash: Vec<u64>,
+    /// Content hash of each row of the batch.
+    pub row_hash: Arc<Vec<u64>>,
 }
 
 /// An alert as it will stand in the alert topic.
@@ -63,12 +73,14 @@ pub struct AlertRecord {
 /// Everything that a batch delivers.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    /// By table and source.
+    /// By table and source; empty once they are on their way into blocks.
     pub tables: Vec<TableRows>,
+    /// How many rows of a partition go to a table, by its index.
+    pub rows: BTreeMap<(Partition, usize), u64>,
     /// For the alert topic.
     pub alerts: Vec<AlertRecord>,
     /// For gRPC sinks, in log order.
-    pub charges: BTreeMap<Partition, Vec<Charge>>,
+    pub charges: BTreeMap<Partition, Charges>,
     /// For dead-letter topics.
     pub dead: Vec<Dead>,
     /// Events that a rule dropped.
@@ -131,19 +143,12 @@ pub fn transform(model: &Model, revision: &Revision, collected: Collected) -> Re
 
 /// Partitions with rows that belong into a rollup.
 fn summed(model: &Model, outputs: &Outputs) -> BTreeSet<Partition> {
-    let mut partitions = BTreeSet::new();
-    for rows in &outputs.tables {
-        let table = &model.pipeline.tables[rows.table].name;
-        if model.feeds.iter().any(|feed| feed.from == *table)
-            && let Ok(topic) = u16::try_from(rows.source)
-        {
-            partitions.extend(rows.partition.iter().map(|partition| Partition {
-                topic,
-                partition: *partition,
-            }));
-        }
-    }
-    partitions
+    let feeds = |table: usize| {
+        let name = &model.pipeline.tables[table].name;
+        model.feeds.iter().any(|feed| feed.from == *name)
+    };
+    let fed = outputs.rows.keys().filter(|(_, table)| feeds(*table));
+    fed.map(|(partition, _)| *partition).collect()
 }
 
 struct Sound {
@@ -307,18 +312,13 @@ fn apply(
         }
     }
     let mut ordinal = Ordinal::default();
+    let mut made = Charge::default();
     for charge in &applied.charges {
         let position = sound.position(charge.row as usize);
         let n = ordinal.next(charge.row);
-        let charge = context.charge(position, n, charge);
-        digests.push(
-            position.partition,
-            position.offset,
-            Output::Charge,
-            n,
-            records::charge_hash(&charge),
-        );
-        outputs.charges.entry(position.partition).or_default().push(charge);
+        context.charge(position, n, charge, &mut made);
+        let hash = outputs.charges.entry(position.partition).or_default().push(&made);
+        digests.push(position.partition, position.offset, Output::Charge, n, hash);
     }
     route(model, source, sound, &applied, outputs, digests)
 }
@@ -362,43 +362,78 @@ fn route(
         .filter(|route| !route.rows.is_empty())
         .filter_map(|route| Some((model.table(&route.table)?, &route.rows)))
         .collect();
+    // A table that gets most of the rows names them; for one that gets a few, they are copied.
+    let named = |own: &[u32]| own.len() * 2 >= sound.kept.len();
     // Of all rows once, or, where most of them go nowhere, of each table's own.
     let written: usize = routes.iter().map(|(_, rows)| rows.len()).sum();
-    let hashes_of_all = match written >= sound.kept.len() {
-        true => Some(clickhouse_sink::row_hashes(&applied.batch)?),
+    let hashes_of_all = match written >= sound.kept.len() || routes.iter().any(|(_, own)| named(own)) {
+        true => Some(Arc::new(clickhouse_sink::row_hashes(&applied.batch)?)),
         false => None,
     };
+    let positions_of = |rows: &mut dyn Iterator<Item = usize>| {
+        let mut positions = Positions::default();
+        for position in rows.map(|row| sound.position(row)) {
+            positions.partition.push(position.partition.partition);
+            positions.offset.push(position.offset);
+        }
+        Arc::new(positions)
+    };
+    let mut positions_of_all = None;
     // How many tables a row went to already: its `_index` in the next one.
     let mut routed = vec![0u16; sound.kept.len()];
     for (table, own) in routes {
-        let batch = match own.len() == sound.kept.len() {
-            true => applied.batch.clone(),
-            false => take_record_batch(&applied.batch, &UInt32Array::from(own.clone()))?,
+        let rows = match &hashes_of_all {
+            Some(hashes) if named(own) => {
+                let all = &mut (0..sound.kept.len());
+                TableRows {
+                    table,
+                    source,
+                    batch: applied.batch.clone(),
+                    rows: own.clone(),
+                    low_cardinality: Arc::clone(&model.low_cardinality[table]),
+                    positions: Arc::clone(positions_of_all.get_or_insert_with(|| positions_of(all))),
+                    index: routed.clone(),
+                    row_hash: Arc::clone(hashes),
+                }
+            }
+            _ => {
+                let batch = take_record_batch(&applied.batch, &UInt32Array::from(own.clone()))?;
+                let hashes = match &hashes_of_all {
+                    Some(all) => own.iter().map(|row| all[*row as usize]).collect(),
+                    None => clickhouse_sink::row_hashes(&batch)?,
+                };
+                TableRows {
+                    table,
+                    source,
+                    batch,
+                    rows: (0..).take(own.len()).collect(),
+                    low_cardinality: Arc::clone(&model.low_cardinality[table]),
+                    positions: positions_of(&mut own.iter().map(|row| *row as usize)),
+                    index: own.iter().map(|row| routed[*row as usize]).collect(),
+                    row_hash: Arc::new(hashes),
+                }
+            }
         };
-        let hashes = match &hashes_of_all {
-            Some(all) => own.iter().map(|row| all[*row as usize]).collect(),
-            None => clickhouse_sink::row_hashes(&batch)?,
-        };
-        let mut rows = TableRows {
-            table,
-            source,
-            batch,
-            low_cardinality: Arc::clone(&model.low_cardinality[table]),
-            partition: Vec::with_capacity(own.len()),
-            offset: Vec::with_capacity(own.len()),
-            index: Vec::with_capacity(own.len()),
-            row_hash: hashes,
-        };
-        for (row, hash) in own.iter().zip(&rows.row_hash) {
-            let row = *row as usize;
-            let position = sound.position(row);
-            let index = routed[row];
-            routed[row] = index.saturating_add(1);
-            rows.partition.push(position.partition.partition);
-            rows.offset.push(position.offset);
-            rows.index.push(index);
-            let content = hash ^ (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            digests.push(position.partition, position.offset, Output::Row, index, content);
+        let salt = (table as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Rows of a partition come one after the other, mostly: counted in runs.
+        let mut run: Option<(Partition, u64)> = None;
+        for (row, at) in own.iter().zip(&rows.rows) {
+            let position = sound.position(*row as usize);
+            let index = &mut routed[*row as usize];
+            let content = rows.row_hash[*at as usize] ^ salt;
+            digests.push(position.partition, position.offset, Output::Row, *index, content);
+            *index = index.saturating_add(1);
+            match &mut run {
+                Some((of, count)) if *of == position.partition => *count += 1,
+                _ => {
+                    if let Some((of, count)) = run.replace((position.partition, 1)) {
+                        *outputs.rows.entry((of, table)).or_default() += count;
+                    }
+                }
+            }
+        }
+        if let Some((of, count)) = run {
+            *outputs.rows.entry((of, table)).or_default() += count;
         }
         outputs.tables.push(rows);
     }

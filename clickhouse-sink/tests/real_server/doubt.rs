@@ -131,13 +131,12 @@ async fn an_insert_that_takes_too_long_is_doubt() {
         .unwrap();
     let view = "CREATE MATERIALIZED VIEW feed TO seen AS SELECT sleepEachRow(1) AS seen FROM events";
     client.query_text(view).await.unwrap();
-    let (block, deadline_unix_s) = (events(0..3), deadline(&client, 30).await);
+    let block = events(0..3).until(deadline(&client, 30).await).unwrap();
     let insert = Insert {
         table: "events",
         block: &block,
         token: "a",
         query_id: "sluice_test_slow-1",
-        deadline_unix_s,
         running_max: Duration::from_millis(900),
     };
     let inserted = client.insert(insert).await;
@@ -184,10 +183,9 @@ async fn insert_there(client: &Client) -> Inserted {
     let block: Block = events(0..2);
     let insert = Insert {
         table: "events",
-        block: &block,
+        block: &block.until(i64::from(u32::MAX)).unwrap(),
         token: "a",
         query_id: "q-1",
-        deadline_unix_s: i64::from(u32::MAX),
         running_max: Duration::from_secs(5),
     };
     client.insert(insert).await

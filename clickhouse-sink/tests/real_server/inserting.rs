@@ -65,7 +65,7 @@ async fn a_block_of_many_days_and_rows_is_taken_whole_and_once() {
 async fn a_block_without_rows_is_clean_without_being_sent() {
     let nobody = Client::new(&settings("none"), "http://127.0.0.1:1").unwrap();
     assert_eq!(
-        insert_until(&nobody, "events", &events(0..0), "a", i64::MAX).await,
+        insert_until(&nobody, "events", &events(0..0), "a", i64::from(u32::MAX)).await,
         Inserted::Clean
     );
 }

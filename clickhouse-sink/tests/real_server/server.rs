@@ -42,6 +42,7 @@ pub fn settings(database: &str) -> pipeline::ClickHouse {
         user: "default".to_owned(),
         password: None,
         tls: None,
+        compression: None,
     }
 }
 
@@ -111,7 +112,7 @@ pub fn block(batch: &RecordBatch, topic: &str, partition: i32, offsets: &[i64], 
         row_hash: &row_hashes(batch).unwrap(),
     };
     let order: Vec<usize> = (0..rows).collect();
-    encode(batch, &identity, &order, low_cardinality).unwrap()
+    encode(batch, &identity, &order, low_cardinality, pipeline::Compression::Lz4).unwrap()
 }
 
 pub async fn deadline(client: &Client, seconds_from_now: i64) -> i64 {
@@ -130,10 +131,9 @@ pub async fn insert_until(client: &Client, table: &str, block: &Block, token: &s
     client
         .insert(Insert {
             table,
-            block,
+            block: &block.clone().until(deadline_unix_s).unwrap(),
             token,
             query_id,
-            deadline_unix_s,
             running_max,
         })
         .await

@@ -124,7 +124,7 @@ pub async fn insert_orders_at(client: &Client, shape: &Shape, ids: &[&str], toke
     insert(
         client,
         "orders",
-        &encode(&batch, &identity, &order, &low).unwrap(),
+        &encode(&batch, &identity, &order, &low, pipeline::Compression::None).unwrap(),
         token,
     )
     .await

@@ -44,7 +44,14 @@ async fn round_trip(
         index: &[0, 1, 65_535],
         row_hash: &hashes,
     };
-    let block = encode(&batch, &identity, &[2, 0, 1], low_cardinality).unwrap();
+    let block = encode(
+        &batch,
+        &identity,
+        &[2, 0, 1],
+        low_cardinality,
+        pipeline::Compression::None,
+    )
+    .unwrap();
     table_like(&client, &block.structure).await;
     assert_eq!(insert(&client, "t", &block, "a").await, Inserted::Clean);
     let identities = ask(
@@ -239,7 +246,7 @@ async fn a_column_of_low_cardinality_holds_a_hundred_thousand_texts_as_well() {
         row_hash: &hashes,
     };
     let order = sort_order(&batch, &["low"]).unwrap();
-    let block = encode(&batch, &identity, &order, &["low"]).unwrap();
+    let block = encode(&batch, &identity, &order, &["low"], pipeline::Compression::Lz4).unwrap();
     table_like(&client, &block.structure).await;
     assert_eq!(insert(&client, "t", &block, "a").await, Inserted::Clean);
     let wrong = "SELECT count(), countIf(low IS DISTINCT FROM if(_offset % 10 = 0, NULL, concat('text ', toString(_offset % 70001)))) FROM t";
@@ -279,7 +286,7 @@ async fn the_server_spells_every_kind_as_the_block_does() {
         index: &[],
         row_hash: &[],
     };
-    let block = encode(&empty, &identity, &[], &["f", "m"]).unwrap();
+    let block = encode(&empty, &identity, &[], &["f", "m"], pipeline::Compression::Lz4).unwrap();
     assert_eq!(block.rows, 0);
     let client = database("spelling").await;
     table_like(&client, &block.structure).await;

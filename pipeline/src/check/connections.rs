@@ -8,7 +8,9 @@ use document::{Item, Reader};
 use super::setting::{at_least, setting};
 use super::{Place, names};
 use crate::machine::Machine;
-use crate::{ClickHouse, Connections, Kafka, Registry, RulesFrom, Sasl, SaslMechanism, Secret, Tls, defaults};
+use crate::{
+    ClickHouse, Compression, Connections, Kafka, Registry, RulesFrom, Sasl, SaslMechanism, Secret, Tls, defaults,
+};
 
 /// Settings of librdkafka that are Sluice's: the protocol depends on them, they have a place of their own in the file, or the file's
 /// would be overwritten. One that ends in a dot stands for all that begin so; other names of the same setting are here, too. What
@@ -257,6 +259,10 @@ fn clickhouse(reader: Option<Reader<'_>>, place: Place<'_>, top: &Reader<'_>) ->
         database: database.value,
         user: user.value,
         password: r.and_then(|reader| password(reader, place)),
+        compression: r.and_then(|reader| reader.optional("compression")).and_then(|item| {
+            let words = [("lz4", Compression::Lz4), ("none", Compression::None)];
+            item.choice(&words)
+        }),
     };
     if let Some(reader) = reader {
         reader.finish();

@@ -53,7 +53,7 @@ sinks:
   billing: {grpc: "http://localhost:7400", message_bytes_max: 32MiB}   # any service that speaks sluice.delivery.v1
 dead_letters: {topic: "{topic}.dlq", attempts: 3, brake: {share: 0.5, over_events: 1000}}
 batch:  {linger: 40ms, age_max: 500ms, rows: 5000, rows_max: 131072, bytes_max: 48MiB}
-limits: {event_bytes_max: 1MiB, in_flight_rows_max: 280000, in_flight_bytes_max: 256MiB, resume_below: 0.5}
+limits: {event_bytes_max: 1MiB, in_flight_rows_max: 400000, in_flight_bytes_max: 256MiB, resume_below: 0.5}
 serve:  {listen: "127.0.0.1:7301"}               # /metrics /healthz /readyz
 "#;
 
@@ -199,9 +199,10 @@ fn the_least_pipeline_leaves_addresses_to_the_local_stack() {
         (
             clickhouse.url.as_deref(),
             clickhouse.database.as_str(),
-            clickhouse.user.as_str()
+            clickhouse.user.as_str(),
+            clickhouse.compression
         ),
-        (None, "shop", "default")
+        (None, "shop", "default", None)
     );
     assert_eq!(pipeline.connections.rules, RulesFrom::None);
     assert_eq!(pipeline.tables[0].order_by, ["tenant_id", "occurred_at"]);

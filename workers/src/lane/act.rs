@@ -10,11 +10,12 @@ use crash_points::unless_given_up;
 use exactly_once_kafka::transactions::Work;
 use exactly_once_kafka::{Group, Message, Plainly, Transactor};
 use exactly_once_protocol::{
-    Action, BatchId, Delivered, Event, FEEDING, Guarantee, Partition, Range, StopCode, Transaction, TxnEnd,
+    Action, BatchId, Delivered, Event, FEEDING, Guarantee, Kind, Partition, Range, StopCode, Transaction, TxnEnd,
 };
 
 use super::flow::{Flow, Mode};
 use super::{Held, Inbox, LaneError, LaneLoop};
+use crate::charges::Charges;
 use crate::records::dead_letter;
 use crate::sinks::{Delivery, Unfed};
 
@@ -273,8 +274,7 @@ impl LaneLoop {
         };
         let pipeline = &self.model.pipeline;
         let mut messages = Vec::new();
-        for shipment in &held.shipments {
-            let outputs = &shipment.outputs;
+        for outputs in &held.outputs {
             if let Some(sink) = &pipeline.sinks.alerts {
                 messages.extend(outputs.alerts.iter().map(|alert| Message {
                     topic: sink.topic.clone(),
@@ -294,7 +294,7 @@ impl LaneLoop {
             topic_ids: &self.topic_ids,
             at_ms: crate::sinks::unix_ms(),
         };
-        messages.extend(writer.record(held.shipments.iter().map(|shipment| &*shipment.outputs)));
+        messages.extend(writer.record(held.outputs.iter().map(|outputs| &**outputs)));
         messages
     }
 
@@ -306,32 +306,23 @@ impl LaneLoop {
         begins: Vec<(Partition, u64)>,
     ) {
         if batch >= FEEDING {
-            self.batches.insert(batch, Held::nothing());
+            self.batches.insert(batch, Held::of(Vec::new(), Kind::New));
         }
         let feeds = self.feeds(feeds);
         let Some(held) = self.batches.get_mut(&batch) else {
             return;
         };
-        let shipments = held
-            .shipments
-            .iter()
-            .map(|shipment| crate::sinks::Shipment {
-                outputs: Arc::clone(&shipment.outputs),
-                rows: shipment.rows.clone(),
-                unfed: shipment.unfed.clone(),
-            })
-            .collect();
         let delivery = Delivery {
             token,
             deadline_ms,
-            shipments,
+            shipments: std::mem::take(&mut held.shipments),
             feeds,
             begins,
         };
         let (sinks, sender) = (Arc::clone(&self.shared.sinks), self.sender.clone());
         let task = self.shared.runtime.spawn(async move {
             let began = std::time::Instant::now();
-            let outcome = unless_given_up(sinks.deliver(&delivery)).await;
+            let outcome = unless_given_up(sinks.deliver(delivery)).await;
             let outcome = outcome.unwrap_or(Delivered::Doubt);
             let took = began.elapsed();
             tracing::debug!(batch, ?outcome, ?took, "delivered");
@@ -368,13 +359,12 @@ impl LaneLoop {
         };
         let metrics = &self.shared.metrics;
         let mut dead: BTreeMap<(&str, &str), u64> = BTreeMap::new();
-        for shipment in &held.shipments {
-            let outputs = &shipment.outputs;
+        for outputs in &held.outputs {
             metrics.committed.inc_by(outputs.records);
             metrics.alerts.inc_by(outputs.alerts.len() as u64);
             metrics
                 .charges
-                .inc_by(outputs.charges.values().map(Vec::len).sum::<usize>() as u64);
+                .inc_by(outputs.charges.values().map(Charges::len).sum::<usize>() as u64);
             metrics.dropped.inc_by(outputs.dropped);
             for letter in &outputs.dead {
                 *dead

@@ -1,16 +1,17 @@
 //! Closing a batch: when, and what becomes of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crash_points::{Point, here};
 use exactly_once_kafka::Group;
-use exactly_once_protocol::{BatchId, Event, Guarantee, Kind, UNKNOWN_SCHEMAS_MAX};
+use exactly_once_protocol::{BatchId, Event, Guarantee, Kind, Partition, UNKNOWN_SCHEMAS_MAX};
 use pipeline::Batch;
 
 use super::flow::{Mode, Wait};
 use super::report::BRAKED;
-use super::{Held, LaneError, LaneLoop};
+use super::{Held, LaneError, LaneLoop, Room};
 use crate::sinks::Shipment;
 use crate::transform::{Outputs, transform};
 
@@ -89,7 +90,7 @@ impl LaneLoop {
             self.shared.metrics.late.inc();
         }
         let began = Instant::now();
-        let outputs = transform(&self.model, &self.revision, collected)?;
+        let mut outputs = transform(&self.model, &self.revision, collected)?;
         here(Point::AfterTransform);
         tracing::debug!(lane = self.settings.slot, records, took = ?began.elapsed(), "batch transformed");
         // One record's charges go on whatever they are: the sink's health tells of them, and nothing could be cut off.
@@ -136,7 +137,7 @@ impl LaneLoop {
         }
         let ranges = outputs.ranges.clone();
         let rules = outputs.rules;
-        let by_partition = ranges
+        let by_partition: BTreeMap<Partition, usize> = ranges
             .iter()
             .map(|output| {
                 (
@@ -145,18 +146,22 @@ impl LaneLoop {
                 )
             })
             .collect();
+        let rows = sinks.write(&self.shared.runtime, &mut outputs, None);
+        let shipment = Shipment {
+            outputs: Arc::new(outputs),
+            rows,
+            unfed: None,
+        };
         let held = Held {
-            shipments: vec![Shipment {
-                outputs: Arc::new(outputs),
-                rows: None,
-                unfed: None,
-            }],
-            kind: Kind::New,
-            task: None,
             records,
-            bytes,
+            room: Room {
+                rows: records,
+                bytes,
+                by_partition: by_partition.clone(),
+            },
             by_partition,
             oldest_ms,
+            ..Held::of(vec![shipment], Kind::New)
         };
         let batch = self.hold(held);
         self.events.push_back(Event::Prepared {

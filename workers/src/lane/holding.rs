@@ -66,8 +66,8 @@ impl LaneLoop {
             return self.hold_new(group, Wait::Brake, |_| true);
         }
         let (rows_max, bytes_max) = self.share();
-        let rows = self.collector.records() + self.batches.values().map(|held| held.records).sum::<usize>();
-        let bytes = self.collector.bytes() + self.batches.values().map(|held| held.bytes).sum::<usize>();
+        let rows = self.collector.records() + self.batches.values().map(|held| held.room.rows).sum::<usize>();
+        let bytes = self.collector.bytes() + self.batches.values().map(|held| held.room.bytes).sum::<usize>();
         let stuck = self.full() && self.machine.standing().waiting > 0;
         let much = rows >= rows_max || bytes >= bytes_max || stuck;
         if much && !rebuilt && !self.sated {
@@ -140,7 +140,7 @@ impl LaneLoop {
         let in_batches: usize = self
             .batches
             .values()
-            .filter_map(|held| held.by_partition.get(&partition))
+            .filter_map(|held| held.room.by_partition.get(&partition))
             .sum();
         self.collector.held(partition) + in_batches
     }

@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::model::Model;
 use crate::settle::Present;
 use crate::sinks::{Shipment, Sinks};
-use crate::transform::TransformError;
+use crate::transform::{Outputs, TransformError};
 use flow::{Flow, Foreign, Wait};
 use settling::Settling;
 
@@ -173,27 +173,51 @@ pub enum LaneError {
 
 /// A batch between its preparation and its commit.
 struct Held {
+    /// What is delivered, until it is.
     shipments: Vec<Shipment>,
+    /// What is written with the commit, and told of after it.
+    outputs: Vec<Arc<Outputs>>,
     kind: Kind,
     task: Option<tokio::task::AbortHandle>,
     records: usize,
-    bytes: usize,
     by_partition: BTreeMap<Partition, usize>,
+    room: Room,
     oldest_ms: i64,
 }
 
+/// What a batch takes of a lane's share.
+#[derive(Default)]
+struct Room {
+    rows: usize,
+    bytes: usize,
+    by_partition: BTreeMap<Partition, usize>,
+}
+
 impl Held {
-    /// Of a batch of the machine's own, which only feeds rollups.
-    fn nothing() -> Held {
+    /// A batch that takes no room.
+    fn of(shipments: Vec<Shipment>, kind: Kind) -> Held {
         Held {
-            shipments: Vec::new(),
-            kind: Kind::New,
+            outputs: shipments.iter().map(|shipment| Arc::clone(&shipment.outputs)).collect(),
+            shipments,
+            kind,
             task: None,
             records: 0,
-            bytes: 0,
             by_partition: BTreeMap::new(),
+            room: Room::default(),
             oldest_ms: i64::MAX,
         }
+    }
+
+    /// Every sink has it: the rows are gone, and what the commit writes alone still takes room.
+    fn delivered(&mut self) {
+        let mut room = Room::default();
+        for outputs in &self.outputs {
+            room.rows += outputs.alerts.len() + outputs.dead.len();
+            let alerts = outputs.alerts.iter().map(|alert| alert.value.len());
+            let dead = outputs.dead.iter().filter_map(|letter| letter.raw.value.as_ref());
+            room.bytes += alerts.chain(dead.map(Vec::len)).sum::<usize>();
+        }
+        self.room = room;
     }
 }
 
@@ -517,8 +541,13 @@ impl LaneLoop {
                 Inbox::Offsets { epoch, offsets } => self.offsets(epoch, offsets),
                 Inbox::TopicReplaced(topic) => self.topic_replaced(topic),
                 Inbox::Delivered { batch, outcome } => {
-                    if outcome == Delivered::Clean && self.may_ride() {
-                        self.close(group)?;
+                    if outcome == Delivered::Clean {
+                        if let Some(held) = self.batches.get_mut(&batch) {
+                            held.delivered();
+                        }
+                        if self.may_ride() {
+                            self.close(group)?;
+                        }
                     }
                     self.events.push_back(Event::Delivered { batch, outcome });
                 }

@@ -11,7 +11,7 @@ use exactly_once_protocol::{Event, Guarantee, Kind, Partition, Promise, Range, R
 use rules::Revision;
 
 use super::flow::{Flow, Mode};
-use super::{Held, Inbox, LaneError, LaneLoop};
+use super::{Held, Inbox, LaneError, LaneLoop, Room};
 use crate::collect::Collector;
 use crate::model::Model;
 use crate::settle::{Present, missing, read_back};
@@ -276,10 +276,11 @@ impl LaneLoop {
                     self.refused.insert(partition, Arc::clone(&refused));
                 }
                 let unfed = present.unfed_range.filter(|_| !feeds.is_empty());
+                let rows = self.shared.sinks.write(&self.shared.runtime, &mut outputs, Some(&rows));
                 settling.ready = Some((
                     Shipment {
                         outputs: Arc::new(outputs),
-                        rows: Some(rows),
+                        rows,
                         unfed: unfed.map(|range| {
                             let ranges = vec![range];
                             Arc::new(Unfed { feeds, ranges, refused })
@@ -310,9 +311,7 @@ impl LaneLoop {
                     ranges.push(output);
                 }
             }
-            let lacking = |shipment: &Shipment| {
-                shipment.unfed.is_some() || shipment.rows.iter().flatten().any(|rows| !rows.is_empty())
-            };
+            let lacking = |shipment: &Shipment| shipment.unfed.is_some() || !shipment.rows.is_empty();
             let kind = Kind::Recovery {
                 missing: shipments.iter().any(lacking),
             };
@@ -330,13 +329,13 @@ impl LaneLoop {
                 .map(|output: &RangeOutput| (output.range.partition, 0))
                 .collect();
             let held = Held {
-                shipments,
-                kind,
-                task: None,
                 records,
-                bytes: 0,
+                room: Room {
+                    rows: records,
+                    ..Room::default()
+                },
                 by_partition,
-                oldest_ms: i64::MAX,
+                ..Held::of(shipments, kind)
             };
             let batch = self.hold(held);
             self.events.push_back(Event::Prepared {

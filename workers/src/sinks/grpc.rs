@@ -3,18 +3,23 @@
 use std::collections::BTreeSet;
 
 use crash_points::{Point, here};
-use exactly_once_protocol::{Cursor, Delivered, Partition, StopCode, sink_id};
+use exactly_once_protocol::{Cursor, Delivered, Partition, Range, StopCode, sink_id};
 use pipeline::GrpcSink;
 use prost::Message as _;
+use prost::bytes::{BufMut as _, Bytes};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 use proto::delivery::v1::delivery_client::DeliveryClient;
 use proto::delivery::v1::outcome::Kind;
-use proto::delivery::v1::{Charge, DeliverRequest, GetCursorsRequest, Part, Source};
-use tonic::Code;
+use proto::delivery::v1::{DeliverRequest, DeliverResponse, GetCursorsRequest, Outcome, Part, Source};
+use tonic::codec::{Codec, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_prost::ProstDecoder;
 
 use super::{Delivery, RETRY_FIRST, RETRY_MAX, Sinks};
+use crate::charges::Charges;
 use crate::endpoint::{EndpointError, endpoint};
-use crate::records::charges_digest;
 use crate::transform::Outputs;
 use crate::witnesses::WitnessError;
 
@@ -29,10 +34,44 @@ fn fits(sink: &Grpc) -> usize {
     sink.settings.message_bytes_max / 10 * 9
 }
 
-/// What a charge takes in a part.
-fn charge_bytes(charge: &Charge) -> usize {
-    let bytes = charge.encoded_len();
-    1 + prost::length_delimiter_len(bytes) + bytes
+/// Of the field `parts` in `DeliverRequest` (`delivery.proto`).
+const PARTS: u32 = 2;
+
+/// A request that is written already, as often as it has to be sent.
+struct Written {
+    /// Whose parts it has, in its order.
+    parts: Vec<Range>,
+    /// A `DeliverRequest`.
+    bytes: Bytes,
+}
+
+/// Requests go out as they were written.
+struct AsWritten;
+
+impl Codec for AsWritten {
+    type Encode = Bytes;
+    type Decode = DeliverResponse;
+    type Encoder = AsWritten;
+    type Decoder = ProstDecoder<DeliverResponse>;
+
+    fn encoder(&mut self) -> AsWritten {
+        AsWritten
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::default()
+    }
+}
+
+impl Encoder for AsWritten {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, written: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.reserve(written.len());
+        into.put(written);
+        Ok(())
+    }
 }
 
 /// One gRPC sink.
@@ -41,20 +80,38 @@ pub(super) struct Grpc {
     /// How promises and marks name it.
     id: u64,
     client: DeliveryClient<Channel>,
+    /// For requests that are written already.
+    channel: tonic::client::Grpc<Channel>,
 }
 
 impl Grpc {
     /// Connects lazily.
     pub(super) fn new(settings: &GrpcSink) -> Result<Grpc, EndpointError> {
         let endpoint = endpoint(&settings.url, settings.tls.as_ref())?;
-        let client = DeliveryClient::new(endpoint.connect_lazy())
+        let channel = endpoint.connect_lazy();
+        let client = DeliveryClient::new(channel.clone())
+            .max_encoding_message_size(settings.message_bytes_max)
+            .max_decoding_message_size(settings.message_bytes_max);
+        let channel = tonic::client::Grpc::new(channel)
             .max_encoding_message_size(settings.message_bytes_max)
             .max_decoding_message_size(settings.message_bytes_max);
         Ok(Grpc {
             settings: settings.clone(),
             id: sink_id(&settings.name),
             client,
+            channel,
         })
+    }
+
+    /// `Delivery.Deliver`.
+    async fn deliver(&self, request: Bytes) -> Result<DeliverResponse, Status> {
+        let mut channel = self.channel.clone();
+        let ready = channel.ready().await;
+        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(CALL_TIMEOUT);
+        let method = PathAndQuery::from_static("/sluice.delivery.v1.Delivery/Deliver");
+        Ok(channel.unary(request, method, AsWritten).await?.into_inner())
     }
 }
 
@@ -115,8 +172,8 @@ impl Sinks {
 
     pub(super) async fn call(&self, sink: &Grpc, delivery: &Delivery) -> Delivered {
         let mut impossible = Vec::new();
-        for parts in self.messages(sink, delivery) {
-            impossible.extend(self.send(sink, parts).await);
+        for written in self.messages(sink, delivery) {
+            impossible.extend(self.send(sink, &written).await);
         }
         if impossible.is_empty() {
             Delivered::Clean
@@ -131,72 +188,73 @@ impl Sinks {
         let largest = outputs
             .charges
             .iter()
-            .map(|(partition, charges)| (charges.iter().map(charge_bytes).sum::<usize>(), *partition))
+            .map(|(partition, charges)| (charges.written().len(), *partition))
             .max()?;
         let sink = self.grpc.iter().min_by_key(|sink| sink.settings.message_bytes_max)?;
         (largest.0 + PART_HEAD > fits(sink)).then_some((&sink.settings.name, largest.1))
     }
 
     /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log.
-    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Vec<(Partition, Part)>> {
+    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Written> {
         let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
         let begins: BTreeSet<Partition> = begins.map(|(partition, _)| *partition).collect();
+        let empty = || DeliverRequest {
+            pipeline: self.pipeline.name.clone(),
+            parts: Vec::new(),
+        };
+        let none = Charges::default();
         let mut messages = Vec::new();
-        let mut bytes = 0;
-        let mut parts = Vec::new();
-        for output in delivery.shipments.iter().flat_map(|shipment| {
-            shipment
-                .outputs
-                .ranges
-                .iter()
-                .map(|range| (&shipment.outputs, range.range))
-        }) {
-            let (outputs, range) = output;
-            let charges = outputs.charges.get(&range.partition).cloned().unwrap_or_default();
-            let part = Part {
-                topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
-                partition: range.partition.partition,
-                start: range.start,
-                end: range.end,
-                digest: charges_digest(&charges),
-                charges,
-                first: begins.contains(&range.partition),
-            };
-            let length = part.encoded_len() + 16;
-            if bytes + length > fits(sink) && !parts.is_empty() {
-                messages.push(std::mem::take(&mut parts));
-                bytes = 0;
+        let (mut parts, mut bytes) = (Vec::new(), empty().encode_to_vec());
+        for shipment in &delivery.shipments {
+            let outputs = &shipment.outputs;
+            for range in outputs.ranges.iter().map(|output| output.range) {
+                let charges = outputs.charges.get(&range.partition).unwrap_or(&none);
+                let head = Part {
+                    topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
+                    partition: range.partition.partition,
+                    start: range.start,
+                    end: range.end,
+                    digest: charges.digest().to_vec(),
+                    charges: Vec::new(),
+                    first: begins.contains(&range.partition),
+                };
+                // A message's fields may come in any order: the charges, which are written already, stand behind the others.
+                let length = head.encoded_len() + charges.written().len();
+                let field = 1 + encoded_len_varint(length as u64) + length;
+                if bytes.len() + field > fits(sink) && !parts.is_empty() {
+                    messages.push(Written {
+                        parts: std::mem::take(&mut parts),
+                        bytes: std::mem::replace(&mut bytes, empty().encode_to_vec()).into(),
+                    });
+                }
+                bytes.reserve(field);
+                encode_key(PARTS, WireType::LengthDelimited, &mut bytes);
+                encode_varint(length as u64, &mut bytes);
+                head.encode_raw(&mut bytes);
+                bytes.extend_from_slice(charges.written());
+                parts.push(range);
             }
-            bytes += length;
-            parts.push((range.partition, part));
         }
         if !parts.is_empty() {
-            messages.push(parts);
+            let bytes = bytes.into();
+            messages.push(Written { parts, bytes });
         }
         messages
     }
 
     /// Repeats one message until the sink answers: its cursor makes that harmless, and a sink that is down is waited for.
-    async fn send(&self, sink: &Grpc, parts: Vec<(Partition, Part)>) -> Vec<(Partition, StopCode)> {
-        let mut impossible = Vec::new();
+    async fn send(&self, sink: &Grpc, written: &Written) -> Vec<(Partition, StopCode)> {
         let mut pause = RETRY_FIRST;
         loop {
-            let request = DeliverRequest {
-                pipeline: self.pipeline.name.clone(),
-                parts: parts.iter().map(|(_, part)| part.clone()).collect(),
-            };
-            let mut request = tonic::Request::new(request);
-            request.set_timeout(CALL_TIMEOUT);
             let began = std::time::Instant::now();
             here(Point::CallUnsent);
             here(Point::CallSent);
-            match sink.client.clone().deliver(request).await {
-                Ok(answer) if answer.get_ref().outcomes.len() == parts.len() => {
+            match sink.deliver(written.bytes.clone()).await {
+                Ok(answer) if answer.outcomes.len() == written.parts.len() => {
                     here(Point::CallAnswered);
                     self.metrics.delivered(&sink.settings.name, began.elapsed());
                     self.health.part(&sink.settings.name).ready(true, "");
-                    judge(sink, &parts, &answer.into_inner().outcomes, &mut impossible);
-                    return impossible;
+                    return self.judge(sink, &written.parts, &answer.outcomes);
                 }
                 Ok(_) => tracing::error!(
                     sink = sink.settings.name,
@@ -212,23 +270,22 @@ impl Sinks {
             pause = (pause * 2).min(RETRY_MAX);
         }
     }
-}
 
-/// Notes which partitions the sink can never take.
-fn judge(
-    sink: &Grpc,
-    parts: &[(Partition, Part)],
-    outcomes: &[proto::delivery::v1::Outcome],
-    impossible: &mut Vec<(Partition, StopCode)>,
-) {
-    for ((partition, part), outcome) in parts.iter().zip(outcomes) {
-        let (what, code) = match outcome.kind() {
-            Kind::Applied | Kind::AlreadyApplied => continue,
-            Kind::Gap => ("gap", StopCode::SinkGap),
-            Kind::Conflict | Kind::Unspecified => ("conflict", StopCode::SinkConflict),
-        };
-        let (sink, topic, reason) = (&sink.settings.name, &part.topic, &outcome.reason);
-        tracing::error!(sink, topic, partition = part.partition, reason, "{what}");
-        impossible.push((*partition, code));
+    /// Which partitions the sink can never take.
+    fn judge(&self, sink: &Grpc, parts: &[Range], outcomes: &[Outcome]) -> Vec<(Partition, StopCode)> {
+        let mut impossible = Vec::new();
+        for (range, outcome) in parts.iter().zip(outcomes) {
+            let (what, code) = match outcome.kind() {
+                Kind::Applied | Kind::AlreadyApplied => continue,
+                Kind::Gap => ("gap", StopCode::SinkGap),
+                Kind::Conflict | Kind::Unspecified => ("conflict", StopCode::SinkConflict),
+            };
+            let Partition { topic, partition } = range.partition;
+            let topic = &self.pipeline.sources[usize::from(topic)].topic;
+            let (sink, reason) = (&sink.settings.name, &outcome.reason);
+            tracing::error!(sink, topic, partition, reason, "{what}");
+            impossible.push((range.partition, code));
+        }
+        impossible
     }
 }
