@@ -120,7 +120,8 @@ impl LaneLoop {
     /// Counts the transaction that is open; one that was given up, and answers after all, was counted.
     pub(super) fn transaction_ended(&mut self, epoch: u64, outcome: &str) {
         if let Some((_, since)) = self.transacting.take_if(|(open, _)| *open == epoch) {
-            self.transaction_took = since.elapsed();
+            // One that was slow says little of the next.
+            self.transaction_took = (3 * self.transaction_took + since.elapsed()) / 4;
             let labels = vec![("outcome", outcome.to_owned())];
             self.shared.metrics.transactions.get_or_create(&labels).inc();
         }

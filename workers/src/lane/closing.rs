@@ -27,8 +27,8 @@ fn ripe(batch: &Batch, records: usize, waited: Duration, behind: bool) -> bool {
     }
 }
 
-/// How long before it is ripe a batch closes when a commit begins: one that would be ripe by the commit's end would wait for a transaction of its
-/// own after it. It is at most half of `linger`, however long transactions take.
+/// How long before `linger` is over a batch closes: a transaction promises it before it is delivered, in the commit of the last one or
+/// by itself. It is at most half of `linger`, however long transactions take.
 fn ahead(guarantee: Guarantee, transaction_took: Duration, linger: Duration) -> Duration {
     match guarantee {
         Guarantee::ExactlyOnce => transaction_took.min(linger / 2),
@@ -37,23 +37,17 @@ fn ahead(guarantee: Guarantee, transaction_took: Duration, linger: Duration) -> 
 }
 
 impl LaneLoop {
-    /// True once the collecting batch may close, or if it may so much later.
-    fn ripe(&self, ahead: Duration) -> bool {
+    /// True once the collecting batch may close.
+    fn ripe(&self) -> bool {
+        let batch = &self.model.pipeline.batch;
+        let ahead = ahead(self.recipe.guarantee, self.transaction_took, batch.linger);
         let waited = self.first_at.map(|first| first.elapsed() + ahead);
-        waited.is_some_and(|waited| {
-            ripe(
-                &self.model.pipeline.batch,
-                self.collector.records(),
-                waited,
-                self.behind,
-            )
-        })
+        waited.is_some_and(|waited| ripe(batch, self.collector.records(), waited, self.behind))
     }
 
     /// True if the collecting batch should close before the one that was just delivered is committed, so that its promise rides in that commit.
     pub(super) fn may_ride(&self) -> bool {
-        let linger = self.model.pipeline.batch.linger;
-        self.machine.standing().waiting == 0 && self.ripe(ahead(self.recipe.guarantee, self.transaction_took, linger))
+        self.machine.standing().waiting == 0 && self.ripe()
     }
 
     pub(super) fn full(&self) -> bool {
@@ -73,7 +67,7 @@ impl LaneLoop {
     pub(super) fn should_close(&self) -> bool {
         let standing = self.machine.standing();
         let hurried = self.next_model.is_some() && self.collector.records() > 0;
-        standing.waiting == 0 && ((!standing.busy && (self.ripe(Duration::ZERO) || hurried)) || self.full())
+        standing.waiting == 0 && ((!standing.busy && (self.ripe() || hurried)) || self.full())
     }
 
     /// Ends the collecting batch: transform, brake, and hand its ranges to the machine.
@@ -235,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_promise_rides_in_a_commit_that_ends_when_the_batch_is_ripe() {
+    fn a_batch_closes_as_early_as_its_promise_takes_long() {
         let ms = Duration::from_millis;
         let ahead_of = |guarantee, took| ahead(guarantee, took, ms(40));
         assert_eq!(ahead_of(Guarantee::ExactlyOnce, ms(9)), ms(9));

@@ -235,7 +235,7 @@ pub struct LaneLoop {
     transactor: Option<Transactor>,
     /// A transaction without an answer: its epoch, and since when.
     transacting: Option<(u64, Instant)>,
-    /// How long the last transaction took.
+    /// How long transactions took of late.
     transaction_took: Duration,
     inbox: Receiver<Inbox>,
     /// What has ended a rest.
