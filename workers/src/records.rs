@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use arrow::array::StringArray;
-use exactly_once_kafka::Message;
+use exactly_once_kafka::{Message, Pair};
 use pipeline::{Limits, Source};
 use proto::delivery::v1::Charge;
 use time::OffsetDateTime;
@@ -11,7 +11,6 @@ use time::macros::format_description;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::collect::{Dead, Position};
-use crate::transform::AlertRecord;
 
 /// What alerts and charges of one source's batch have in common.
 pub struct Context<'a> {
@@ -26,6 +25,9 @@ pub struct Context<'a> {
     /// Number of the rules revision.
     pub revision: u64,
 }
+
+/// An alert takes about as many bytes beside its text: what is allocated for it need not grow.
+const ALERT_BYTES: usize = 320;
 
 /// An alert's JSON. Members are written in this order, and their bytes are part of the digest.
 #[derive(serde::Serialize)]
@@ -43,7 +45,7 @@ struct AlertJson<'a> {
 
 impl Context<'_> {
     /// The alert `n` of its event, as JSON.
-    pub fn alert(&self, position: Position, n: u16, alert: &rules::Alert) -> AlertRecord {
+    pub fn alert(&self, position: Position, n: u16, alert: &rules::Alert) -> Pair {
         let row = alert.row as usize;
         let tenant = self.tenants.value(row);
         let json = AlertJson {
@@ -59,8 +61,9 @@ impl Context<'_> {
         };
         let key = alert.key.as_deref().unwrap_or(tenant).as_bytes().to_vec();
         // Texts and a number: there is no value in it that JSON lacks.
-        let value = serde_json::to_vec(&json).unwrap_or_default();
-        AlertRecord { key, value }
+        let mut value = Vec::with_capacity(ALERT_BYTES + alert.text.len());
+        serde_json::to_writer(&mut value, &json).ok();
+        Pair { key, value }
     }
 
     /// Makes `into` the charge `n` of its event. The texts of the one before give their room.
@@ -155,7 +158,7 @@ pub fn dead_hash(letter: &Dead) -> u64 {
 }
 
 /// Content hash for the digest.
-pub fn alert_hash(alert: &AlertRecord) -> u64 {
+pub fn alert_hash(alert: &Pair) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(&(alert.key.len() as u64).to_le_bytes());
     hasher.update(&alert.key);
@@ -163,13 +166,37 @@ pub fn alert_hash(alert: &AlertRecord) -> u64 {
     hasher.digest()
 }
 
-/// Unix milliseconds as RFC 3339 with milliseconds, UTC; the bare number where no calendar reaches.
+/// Unix milliseconds as RFC 3339 with milliseconds, UTC; the bare number where no calendar reaches. Every alert has one: the digits are
+/// written without a format that would be read each time.
 pub fn rfc3339(unix_ms: i64) -> String {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000)
-        .ok()
-        .and_then(|time| time.format(&format).ok())
-        .unwrap_or_else(|| unix_ms.to_string())
+    let Ok(time) = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000) else {
+        return unix_ms.to_string();
+    };
+    let (year, month, day) = time.to_calendar_date();
+    let (hour, minute, second, milli) = time.to_hms_milli();
+    let Ok(year) = u16::try_from(year) else {
+        // Before the year 0.
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        return time.format(&format).unwrap_or_else(|_| unix_ms.to_string());
+    };
+    let mut text = String::with_capacity(24);
+    let parts = [
+        (year, 4, '-'),
+        (u8::from(month).into(), 2, '-'),
+        (day.into(), 2, 'T'),
+        (hour.into(), 2, ':'),
+        (minute.into(), 2, ':'),
+        (second.into(), 2, '.'),
+        (milli, 3, 'Z'),
+    ];
+    for (number, digits, end) in parts {
+        for place in (0..digits).rev() {
+            let digit = number / 10_u16.pow(place) % 10;
+            text.push(char::from(b'0' + digit as u8));
+        }
+        text.push(end);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -178,6 +205,18 @@ mod tests {
 
     use super::*;
     use crate::collect::{Raw, Refusal, Stage};
+
+    #[test]
+    fn a_time_is_written_as_the_library_writes_it() {
+        let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+        // From before the year 0 to the end of the year 9999, at odd steps.
+        for unix_ms in (-62_300_000_000_000_i64..253_402_300_800_000).step_by(86_399_123_457) {
+            let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(unix_ms) * 1_000_000).unwrap();
+            assert_eq!(rfc3339(unix_ms), time.format(&format).unwrap());
+        }
+        assert_eq!(rfc3339(1_795_228_766_362), "2026-11-21T02:39:26.362Z");
+        assert_eq!(rfc3339(253_402_300_800_000), "253402300800000");
+    }
 
     #[test]
     fn dead_letters_have_room_for_their_headers_and_for_another_codec() {

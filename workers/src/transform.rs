@@ -9,6 +9,7 @@ use arrow::compute::{filter_record_batch, take_record_batch};
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType};
 use arrow::error::ArrowError;
 use crash_points::{Mutation, mutated};
+use exactly_once_kafka::Pair;
 use exactly_once_protocol::{Partition, RangeOutput};
 use proto::delivery::v1::Charge;
 use rules::Revision;
@@ -61,15 +62,6 @@ pub struct TableRows {
     pub row_hash: Arc<Vec<u64>>,
 }
 
-/// An alert as it will stand in the alert topic.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AlertRecord {
-    /// Kafka key.
-    pub key: Vec<u8>,
-    /// JSON.
-    pub value: Vec<u8>,
-}
-
 /// Everything that a batch delivers.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -78,7 +70,7 @@ pub struct Outputs {
     /// How many rows of a partition go to a table, by its index.
     pub rows: BTreeMap<(Partition, usize), u64>,
     /// For the alert topic.
-    pub alerts: Vec<AlertRecord>,
+    pub alerts: Arc<Vec<Pair>>,
     /// For gRPC sinks, in log order.
     pub charges: BTreeMap<Partition, Charges>,
     /// For dead-letter topics.
@@ -91,6 +83,20 @@ pub struct Outputs {
     pub records: u64,
     /// Rules revision number and digest.
     pub rules: (u64, u64),
+}
+
+impl Outputs {
+    /// Bytes of what is left when the rows are gone: alerts, charges, dead letters.
+    pub(crate) fn kept(&self) -> usize {
+        let alerts = self.alerts.iter().map(|alert| alert.key.len() + alert.value.len());
+        let charges = self.charges.values().map(|charges| charges.written().len());
+        let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let dead = self
+            .dead
+            .iter()
+            .map(|letter| length(&letter.raw.key) + length(&letter.raw.value));
+        alerts.chain(charges).chain(dead).sum()
+    }
 }
 
 /// Decode was done while collecting; what is left, in order: envelope, rules, route, digest.
@@ -297,6 +303,9 @@ fn apply(
     };
     if model.pipeline.sinks.alerts.is_some() {
         let mut ordinal = Ordinal::default();
+        // Nobody else has them yet.
+        let alerts = Arc::make_mut(&mut outputs.alerts);
+        alerts.reserve(applied.alerts.len());
         for alert in &applied.alerts {
             let position = sound.position(alert.row as usize);
             let n = ordinal.next(alert.row);
@@ -308,7 +317,7 @@ fn apply(
                 n,
                 records::alert_hash(&record),
             );
-            outputs.alerts.push(record);
+            alerts.push(record);
         }
     }
     let mut ordinal = Ordinal::default();

@@ -34,7 +34,7 @@ pub use operator::Operator;
 pub use plainly::Plainly;
 pub use presence::missing_topics;
 pub use settings::Connection;
-pub use transactions::{Answer, Message, Transactor, Work};
+pub use transactions::{Answer, Message, Pair, Pairs, Transactor, Work};
 
 use thiserror::Error;
 

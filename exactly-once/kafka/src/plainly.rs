@@ -19,7 +19,7 @@ use crate::commits::Committer;
 use crate::errors::{Verdict, verdict};
 use crate::settings;
 use crate::transactions::{
-    Answer, Context, Fenced, Heard, LISTEN_EVERY, Recipe, Work, answered, offsets, produce, why_not_taken,
+    Answer, Context, Fenced, Heard, LISTEN_EVERY, Recipe, Work, answered, offsets, why_not_taken,
 };
 
 /// A commit is waited for so long at least, when records have taken all of the time.
@@ -103,10 +103,8 @@ fn attempt(
     };
     let deadline = Instant::now() + recipe.connection.transaction_timeout;
     if plainly.batch.is_none() || *written != plainly.batch {
-        for message in &work.messages {
-            produce(&producer.producer, message, deadline)?;
-        }
-        if !work.messages.is_empty() {
+        work.write(&producer.producer, deadline, |_| true)?;
+        if plainly.batch.is_some() {
             here(Point::AlertsProduced);
         }
         if !answered(&producer.producer, deadline) || producer.heard.unwritten.load(Ordering::Acquire) {
@@ -141,7 +139,7 @@ mod tests {
     use crate::group::{Group, Topics, Unanswered};
     use crate::mocked::{self, Cluster, WITHIN};
     use crate::settings::Connection;
-    use crate::transactions::{Message, Transactor};
+    use crate::transactions::{Pair, Pairs, Transactor};
     use crate::{Operator, Start};
 
     const P0: Partition = Partition { topic: 0, partition: 0 };
@@ -197,11 +195,13 @@ mod tests {
 
         /// Commits batch 1, which has an alert, up to offset 7.
         fn commits(&self, epoch: u64, topic: &str) -> TxnEnd {
-            let alert = Message {
+            let alert = Pair {
+                key: b"acme".to_vec(),
+                value: b"paid".to_vec(),
+            };
+            let alerts = Pairs {
                 topic: topic.to_owned(),
-                key: None,
-                value: Some(b"paid".to_vec()),
-                headers: Vec::new(),
+                records: Arc::new(vec![alert]),
             };
             let committer = self.group().committer().expect("it is a member");
             let batch = Some(1);
@@ -209,7 +209,8 @@ mod tests {
                 epoch,
                 group: self.group().metadata().expect("it is a member"),
                 offsets: vec![(P0, 7, settled())],
-                messages: vec![alert],
+                alerts: vec![alerts],
+                messages: Vec::new(),
                 plainly: Some(Plainly { committer, batch }),
             };
             assert!(self.transactor.run(work));

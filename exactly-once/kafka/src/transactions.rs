@@ -28,7 +28,25 @@ use crate::plainly::Plainly;
 use crate::presence::missing_topics;
 use crate::settings::{self, Connection};
 
-/// A record to be written in a transaction: an alert or a dead letter.
+/// Key and value of a record without headers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// Records for one topic as whoever holds the batch has them, who may want to write them again: they are many, and not copied.
+#[derive(Debug, Clone)]
+pub struct Pairs {
+    /// Target topic; it must exist.
+    pub topic: String,
+    /// In the order in which they are written.
+    pub records: Arc<Vec<Pair>>,
+}
+
+/// A record to be written in a transaction: a dead letter, or the audit's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Target topic; it must exist.
@@ -61,7 +79,9 @@ pub struct Work {
     pub group: ConsumerGroupMetadata,
     /// Offsets to commit, each with its metadata: the promise of what comes next, or what rollups lack, or nothing.
     pub offsets: Vec<(Partition, i64, Metadata)>,
-    /// Alerts and dead letters of the batch whose end is committed.
+    /// Alerts of the batch whose end is committed.
+    pub alerts: Vec<Pairs>,
+    /// Its dead letters and the audit's record.
     pub messages: Vec<Message>,
     /// With [`Guarantee::AtLeastOnce`]: how it is done without a transaction.
     pub plainly: Option<Plainly>,
@@ -333,7 +353,11 @@ fn run(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work, given_up:
 /// librdkafka waits for a topic that is not there as for a broker that is slow.
 pub(crate) fn why_not_taken(recipe: &Recipe, work: &Work) {
     let id = &recipe.transactional_id;
-    let topics: BTreeSet<&String> = work.messages.iter().map(|message| &message.topic).collect();
+    let alerts = work.alerts.iter().filter(|alerts| !alerts.records.is_empty());
+    let alerts = alerts.map(|alerts| &alerts.topic);
+    let topics: BTreeSet<&String> = alerts
+        .chain(work.messages.iter().map(|message| &message.topic))
+        .collect();
     let topics: Vec<String> = topics.into_iter().cloned().collect();
     match missing_topics(&recipe.connection, &topics, TOPICS_WITHIN) {
         Ok(missing) if !missing.is_empty() => tracing::error!(
@@ -357,13 +381,11 @@ fn attempt(recipe: &Recipe, producer: &BaseProducer<Context>, work: &Work) -> Re
     producer.begin_transaction()?;
     here(Point::AfterBegin);
     let deadline = Instant::now() + timeout;
-    for message in &work.messages {
-        if mutated(Mutation::AuditOutside) && message.topic.ends_with(AUDIT) {
-            crate::mutated::produce(&recipe.connection, message)?;
-            continue;
-        }
-        produce(producer, message, deadline)?;
+    let aside = |message: &Message| mutated(Mutation::AuditOutside) && message.topic.ends_with(AUDIT);
+    for message in work.messages.iter().filter(|message| aside(message)) {
+        crate::mutated::produce(&recipe.connection, message)?;
     }
+    work.write(producer, deadline, |message| !aside(message))?;
     if commits {
         here(Point::AlertsProduced);
     }
@@ -410,25 +432,52 @@ fn rest(producer: &BaseProducer<Context>) {
     }
 }
 
-pub(crate) fn produce(
+impl Work {
+    /// Hands the batch's records to the producer: alerts, and those messages.
+    pub(crate) fn write(
+        &self,
+        producer: &BaseProducer<Context>,
+        deadline: Instant,
+        only: impl Fn(&Message) -> bool,
+    ) -> Result<(), KafkaError> {
+        for alerts in &self.alerts {
+            for Pair { key, value } in &*alerts.records {
+                let record = BaseRecord::to(&alerts.topic).key(&key[..]).payload(&value[..]);
+                produce(producer, record, deadline)?;
+            }
+        }
+        for message in self.messages.iter().filter(|message| only(message)) {
+            produce(producer, message.record(), deadline)?;
+        }
+        Ok(())
+    }
+}
+
+impl Message {
+    fn record(&self) -> BaseRecord<'_, [u8], [u8]> {
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
+        // librdkafka would allocate an empty list.
+        if !self.headers.is_empty() {
+            let mut headers = OwnedHeaders::new_with_capacity(self.headers.len());
+            for (key, value) in &self.headers {
+                headers = headers.insert(Header {
+                    key,
+                    value: value.as_deref(),
+                });
+            }
+            record.headers = Some(headers);
+        }
+        record.key = self.key.as_deref();
+        record.payload = self.value.as_deref();
+        record
+    }
+}
+
+fn produce(
     producer: &BaseProducer<Context>,
-    message: &Message,
+    mut record: BaseRecord<'_, [u8], [u8]>,
     deadline: Instant,
 ) -> Result<(), KafkaError> {
-    let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&message.topic);
-    // Alerts have none, and librdkafka would allocate an empty list for each.
-    if !message.headers.is_empty() {
-        let mut headers = OwnedHeaders::new_with_capacity(message.headers.len());
-        for (key, value) in &message.headers {
-            headers = headers.insert(Header {
-                key,
-                value: value.as_deref(),
-            });
-        }
-        record.headers = Some(headers);
-    }
-    record.key = message.key.as_deref();
-    record.payload = message.value.as_deref();
     loop {
         match producer.send(record) {
             Ok(()) => return Ok(()),

@@ -62,6 +62,9 @@ impl Bits {
     }
 }
 
+/// Texts are most often no longer: names, ids, currencies.
+pub(super) const SHORT: usize = 32;
+
 /// Values of varying length: `offsets` has one entry more than there are values and starts with 0.
 #[derive(Debug, PartialEq)]
 pub(super) struct Bytes {
@@ -89,6 +92,21 @@ impl Bytes {
     pub(super) fn push(&mut self, value: &[u8]) -> Result<(), Fault> {
         self.data.extend_from_slice(value);
         self.end()
+    }
+
+    /// The same of a value of which the payload has `ahead` from its first byte on: what is short is copied with what comes
+    /// after it, because moving as many bytes each time takes no call.
+    #[inline]
+    pub(super) fn push_short(&mut self, value: &[u8], ahead: Option<&[u8; SHORT]>) -> Result<(), Fault> {
+        match ahead {
+            Some(ahead) if value.len() <= SHORT => {
+                let end = self.data.len() + value.len();
+                self.data.extend_from_slice(ahead);
+                self.data.truncate(end);
+                self.end()
+            }
+            _ => self.push(value),
+        }
     }
 
     pub(super) fn get(&self, index: usize) -> &[u8] {

@@ -65,14 +65,22 @@ impl<'a> Cursor<'a> {
     }
 
     /// A `long`. Bits past the 64th are dropped, as the Java and Rust Avro libraries do.
-    #[inline]
+    // A branch, a length and a small number are one byte: only that is written wherever a number is read.
+    #[inline(always)]
     pub(super) fn long(&mut self) -> Result<i64, Fault> {
+        match self.bytes.get(self.at) {
+            Some(first) if *first < 0x80 => {
+                self.at += 1;
+                Ok(unzigzag(u64::from(*first)))
+            }
+            _ => self.longer(),
+        }
+    }
+
+    #[inline(never)]
+    fn longer(&mut self) -> Result<i64, Fault> {
         let rest = self.bytes.get(self.at..).ok_or(Fault::Truncated)?;
         let first = *rest.first().ok_or(Fault::Truncated)?;
-        if first < 0x80 {
-            self.at += 1;
-            return Ok(unzigzag(u64::from(first)));
-        }
         let mut value = u64::from(first & 0x7f);
         for index in 1..10 {
             let byte = *rest.get(index).ok_or(Fault::Truncated)?;
@@ -128,6 +136,12 @@ impl<'a> Cursor<'a> {
             true => Ok(bytes),
             false => Err(Fault::Utf8),
         }
+    }
+
+    /// What begins with the last `length` bytes that were taken, if the payload has so much there.
+    #[inline]
+    pub(super) fn seen_from<const N: usize>(&self, length: usize) -> Option<&'a [u8; N]> {
+        self.bytes.get(self.at.checked_sub(length)?..)?.first_chunk()
     }
 
     /// Which of `branches` a union holds.

@@ -107,7 +107,10 @@ impl Op {
     #[inline]
     fn read(&self, types: &Types, cursor: &mut Cursor<'_>, column: &mut Column) -> Result<(), Fault> {
         match (self, &mut column.store) {
-            (Op::Bytes { utf8: true }, Store::Bytes(bytes)) => bytes.push(cursor.text_bytes()?)?,
+            (Op::Bytes { utf8: true }, Store::Bytes(bytes)) => {
+                let text = cursor.text_bytes()?;
+                bytes.push_short(text, cursor.seen_from(text.len()))?;
+            }
             (Op::Bytes { utf8: false }, Store::Bytes(bytes)) => bytes.push(cursor.bytes()?)?,
             (Op::Int32, Store::Int32(values)) => values.push(cursor.int()?),
             (Op::Int64 { int: false }, Store::Int64(values)) => values.push(cursor.long()?),

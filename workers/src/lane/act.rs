@@ -8,7 +8,7 @@ use std::time::Instant;
 use clickhouse_sink::Feed;
 use crash_points::unless_given_up;
 use exactly_once_kafka::transactions::Work;
-use exactly_once_kafka::{Group, Message, Plainly, Transactor};
+use exactly_once_kafka::{Group, Message, Pairs, Plainly, Transactor};
 use exactly_once_protocol::{
     Action, BatchId, Delivered, Event, FEEDING, Guarantee, Kind, Partition, Range, StopCode, Transaction, TxnEnd,
 };
@@ -230,10 +230,7 @@ impl LaneLoop {
     }
 
     fn transact(&mut self, group: &Group, epoch: u64, transaction: Transaction) {
-        let messages = transaction
-            .commits
-            .map(|batch| self.messages(batch))
-            .unwrap_or_default();
+        let (alerts, messages) = transaction.commits.map(|batch| self.written(batch)).unwrap_or_default();
         let plainly = match self.recipe.guarantee {
             Guarantee::ExactlyOnce => None,
             Guarantee::AtLeastOnce => group.committer().map(|committer| Plainly {
@@ -249,6 +246,7 @@ impl LaneLoop {
                     epoch,
                     group: metadata,
                     offsets: transaction.offsets,
+                    alerts,
                     messages,
                     plainly,
                 };
@@ -269,20 +267,19 @@ impl LaneLoop {
         }
     }
 
-    fn messages(&self, batch: BatchId) -> Vec<Message> {
+    /// What a commit writes.
+    fn written(&self, batch: BatchId) -> (Vec<Pairs>, Vec<Message>) {
         let Some(held) = self.batches.get(&batch) else {
-            return Vec::new();
+            return Default::default();
         };
         let pipeline = &self.model.pipeline;
-        let mut messages = Vec::new();
+        let (mut alerts, mut messages) = (Vec::new(), Vec::new());
         for outputs in &held.outputs {
             if let Some(sink) = &pipeline.sinks.alerts {
-                messages.extend(outputs.alerts.iter().map(|alert| Message {
+                alerts.push(Pairs {
                     topic: sink.topic.clone(),
-                    key: Some(alert.key.clone()),
-                    value: Some(alert.value.clone()),
-                    headers: Vec::new(),
-                }));
+                    records: Arc::clone(&outputs.alerts),
+                });
             }
             messages.extend(outputs.dead.iter().map(|letter| {
                 let source = &pipeline.sources[usize::from(letter.partition.topic)];
@@ -296,7 +293,7 @@ impl LaneLoop {
             at_ms: crate::sinks::unix_ms(),
         };
         messages.extend(writer.record(held.outputs.iter().map(|outputs| &**outputs)));
-        messages
+        (alerts, messages)
     }
 
     fn deliver(
