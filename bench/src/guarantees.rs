@@ -201,9 +201,9 @@ async fn backlog(stand: &Stand, options: &Options, guarantee: Guarantee, number:
 /// When a part or a role fails, or a row is missing or there twice.
 pub async fn measure(options: &Options, mut told: impl FnMut(Guarantee, Told<'_>)) -> Result<Figures, Error> {
     let mut figures = Figures::default();
-    let stand = Stand::up().await?;
+    let stand = Stand::up_for_long().await?;
     stand.fill(options.events, options.tenants).await?;
-    // In a pair that does not count the broker compiles its code, and makes the topic of the transactions: what one takes of a broker that has
+    // In a pair that does not count the broker begins to compile its code, and makes the topic of the transactions: what one takes of a broker that has
     // just started is not what it takes of one that runs. The many small ones at a rate go on with that before the few large ones.
     for guarantee in Guarantee::BOTH {
         backlog(&stand, options, guarantee, "first").await?;

@@ -70,14 +70,28 @@ impl Stand {
     /// # Errors
     /// When one of them does not start.
     pub async fn up() -> Result<Self, Error> {
+        Self::with(false).await
+    }
+
+    /// The same with a broker that optimizes its code, as one does that runs for days: for what it costs once it is warm.
+    ///
+    /// # Errors
+    /// When one of them does not start.
+    pub async fn up_for_long() -> Result<Self, Error> {
+        Self::with(true).await
+    }
+
+    async fn with(optimizes: bool) -> Result<Self, Error> {
         let files = crate::files::dir();
         let dir = tempfile::Builder::new()
             .prefix("sluice-bench-")
             .tempdir_in(&files)
             .map_err(Error::io(&files))?;
+        let options = devstack::Options::new(dir.path().join("stack"));
         let options = devstack::Options {
             ports: devstack::Ports::any(),
-            ..devstack::Options::new(dir.path().join("stack"))
+            kafka_optimizes: optimizes || options.kafka_optimizes,
+            ..options
         };
         let stack = devstack::up(options).await?;
         let http = load_tests::register::client(&stack.clickhouse)?;

@@ -24,8 +24,7 @@ pub(super) fn prepare(place: &Place, part: Part) -> Result<Spec, Error> {
         format!("-Xmx{heap}"),
         "-XX:+ExitOnOutOfMemoryError".into(),
     ];
-    // The optimizing compiler takes a third of the broker's CPU in its first minute, which is as long as most stacks live.
-    if std::env::var_os("SLUICE_KAFKA_JIT").is_none_or(|jit| jit != "full") {
+    if !place.kafka_optimizes {
         args.push("-XX:TieredStopAtLevel=1".into());
     }
     args.push(format!("-XX:ErrorFile={}", dir.join("crash.log").display()));

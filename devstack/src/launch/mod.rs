@@ -26,6 +26,8 @@ pub(crate) struct Place {
     pub cluster: bool,
     /// What the nodes call themselves for clients that come through a proxy.
     pub kafka_proxies: Option<[u16; 3]>,
+    /// Whether Kafka's JVM has its optimizing compiler.
+    pub kafka_optimizes: bool,
 }
 
 impl Place {
