@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use exactly_once_protocol::Partition;
 use load_tests::envelope;
-use pipeline::Pipeline;
 use pipeline::shape::Shape;
+use pipeline::{Compression, Pipeline};
 use rules::Revision;
 use workers::charges::Charges;
 use workers::collect::{Collector, Position, Record};
@@ -50,6 +50,9 @@ pub struct Options {
     /// The last stage that is run
     #[arg(long, value_enum, default_value = "encode")]
     pub until: Stage,
+    /// Blocks without LZ4, as they go to a ClickHouse of this machine
+    #[arg(long)]
+    pub without_lz4: bool,
 }
 
 impl Default for Options {
@@ -63,6 +66,7 @@ impl Default for Options {
             runs: 5,
             different: DIFFERENT,
             until: Stage::Encode,
+            without_lz4: false,
         }
     }
 }
@@ -74,7 +78,7 @@ pub enum Stage {
     Decode,
     /// Envelope, rules, route, digest
     Transform,
-    /// Sorted, written as a Native block, compressed
+    /// Sorted, written as a Native block, compressed unless without
     Encode,
 }
 
@@ -156,12 +160,11 @@ impl Bench {
         Ok(())
     }
 
-    fn encoded(&self, outputs: &Outputs) -> Result<usize, Error> {
+    fn encoded(&self, outputs: &Outputs, compression: Compression) -> Result<usize, Error> {
         let mut bytes = 0;
         for rows in &outputs.tables {
-            bytes += workers::sinks::block(&self.model.pipeline, rows, None, pipeline::Compression::Lz4)?
-                .bytes
-                .len();
+            let block = workers::sinks::block(&self.model.pipeline, rows, None, compression)?;
+            bytes += block.bytes.len();
         }
         Ok(bytes)
     }
@@ -171,6 +174,10 @@ impl Bench {
         let mut collector = Collector::default();
         let (mut decode, mut middle, mut encode) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
         let mut totals = Totals::default();
+        let compression = match options.without_lz4 {
+            true => Compression::None,
+            false => Compression::Lz4,
+        };
         let mut first = 0;
         while first < options.events {
             let count = options.batch.min(options.events - first);
@@ -187,7 +194,7 @@ impl Bench {
             let transformed = cpu::of_this_thread();
             middle += transformed - decoded;
             if options.until == Stage::Encode {
-                totals.bytes += self.encoded(&outputs)?;
+                totals.bytes += self.encoded(&outputs, compression)?;
                 encode += cpu::of_this_thread() - transformed;
             }
             totals.count(&outputs);

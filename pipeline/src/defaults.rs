@@ -19,7 +19,7 @@ pub(crate) const ROLLUP_EVERY: Duration = Duration::from_secs(5);
 pub(crate) const ROWS: usize = 5000;
 /// Room to grow where a lane moves 200,000 events a second: the larger inserts are, the fewer parts has ClickHouse to merge.
 pub(crate) const ROWS_MAX: usize = 131_072;
-/// About 90,000 events of 200 bytes. A batch is held three times while it is delivered: decoded, encoded, compressed.
+/// About 90,000 events of 200 bytes. While a batch is written as blocks it is held as columns and as bytes, from then on as bytes.
 pub(crate) const BATCH_BYTES_MAX: usize = 48 * MIB;
 /// Longer than a healthy insert ever took, and with `GRACE` still shorter than Kafka's session timeout: the wait
 /// after a crash then overlaps with one that happens anyway.

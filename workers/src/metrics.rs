@@ -125,7 +125,7 @@ impl Metrics {
         );
         registry.register(
             "inserted_bytes",
-            "compressed bytes sent to ClickHouse",
+            "bytes of blocks sent to ClickHouse, compressed unless clickhouse.compression is none",
             metrics.bytes.clone(),
         );
         registry.register(

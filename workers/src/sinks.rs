@@ -280,10 +280,8 @@ impl Sinks {
     async fn insert(&self, rows: Rows, name: String, deadline_ms: i64) -> bool {
         let table = &self.pipeline.tables[rows.table];
         let (source, partition, offset) = rows.first;
-        let Some(block) = rows.block().await else {
-            return false;
-        };
-        let block = match block.and_then(|block| block.until(deadline_ms.div_euclid(1000))) {
+        let written = rows.block().await;
+        let block = match written.and_then(|block| Ok(block.until(deadline_ms.div_euclid(1000))?)) {
             Ok(block) => block,
             Err(error) => {
                 // The same rows would fail again: the promise stays, the lane shows that it does not move.

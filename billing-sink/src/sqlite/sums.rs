@@ -7,7 +7,8 @@ use std::collections::btree_map::Entry;
 use rusqlite::{Transaction, params};
 
 pub const MINUTE_MS: i64 = 60_000;
-/// Charges of the ledger that share their sums: 2^20. It bounds what is read for a minute of which a window covers a part.
+/// Charges of the ledger that share their sums: 2^20. It bounds what is read for a minute of which a window covers a part, for each
+/// block in which the meter has charges of that minute: one or two, unless they come late.
 const BLOCK_BITS: u32 = 20;
 
 /// The sums of charges that are not in the table yet.

@@ -208,15 +208,15 @@ impl Held {
         }
     }
 
-    /// Every sink has it: the rows are gone, and what the commit writes alone still takes room.
+    /// Every sink has it: the rows are gone, and what the commit writes still takes room, as do the charges that it tells of.
     fn delivered(&mut self) {
         let mut room = Room::default();
         for outputs in &self.outputs {
             room.rows += outputs.alerts.len() + outputs.dead.len();
-            let alerts = outputs.alerts.iter().map(|alert| alert.value.len());
-            let dead = outputs.dead.iter().filter_map(|letter| letter.raw.value.as_ref());
-            room.bytes += alerts.chain(dead.map(Vec::len)).sum::<usize>();
+            room.bytes += outputs.kept();
         }
+        // Several alerts of a record are no more records.
+        room.rows = room.rows.min(self.room.rows);
         self.room = room;
     }
 }

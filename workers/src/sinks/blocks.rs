@@ -6,11 +6,23 @@ use std::sync::Arc;
 
 use clickhouse_sink::{Block, Error, Identity};
 use pipeline::{Compression, Pipeline};
+use thiserror::Error;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Sinks;
 use crate::transform::{Outputs, TableRows};
+
+/// Why there is no block. The same rows would fail again.
+#[derive(Debug, Error)]
+pub(super) enum Unwritten {
+    /// What the sink says of the rows.
+    #[error(transparent)]
+    Refused(#[from] Error),
+    /// Whoever wrote it is gone: a panic stands in the log.
+    #[error("writing it has panicked")]
+    Panicked(#[from] oneshot::error::RecvError),
+}
 
 /// Rows for one table, on their way into a block.
 pub struct Rows {
@@ -26,9 +38,9 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// Waits until they are written. `None`: the worker ends.
-    pub(super) async fn block(self) -> Option<Result<Block, Error>> {
-        self.block.await.ok()
+    /// Waits until they are written.
+    pub(super) async fn block(self) -> Result<Block, Unwritten> {
+        Ok(self.block.await??)
     }
 }
 
@@ -113,4 +125,24 @@ pub fn block(
         row_hash: &rows.row_hash,
     };
     clickhouse_sink::encode(&rows.batch, &identity, &order, &rows.low_cardinality, compression)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_whose_writer_has_panicked_is_said_to_be_missing() {
+        let (written, block) = oneshot::channel();
+        drop(written);
+        let rows = Rows {
+            table: 0,
+            at: 0,
+            count: 1,
+            first: (0, 0, 0),
+            block,
+        };
+        let fault = futures::executor::block_on(rows.block()).err();
+        assert!(matches!(fault, Some(Unwritten::Panicked(_))), "{fault:?}");
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crash_points::{Point, here};
 use exactly_once_protocol::{Cursor, Delivered, Partition, Range, StopCode, sink_id};
-use pipeline::GrpcSink;
+use pipeline::{GrpcSink, Pipeline};
 use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes};
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
@@ -30,8 +30,8 @@ const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 const PART_HEAD: usize = 512;
 
 /// How many bytes of parts go into one message: room is left for what stands around them.
-fn fits(sink: &Grpc) -> usize {
-    sink.settings.message_bytes_max / 10 * 9
+fn fits(sink: &GrpcSink) -> usize {
+    sink.message_bytes_max / 10 * 9
 }
 
 /// Of the field `parts` in `DeliverRequest` (`delivery.proto`).
@@ -124,6 +124,57 @@ fn said(status: &tonic::Status) -> String {
     }
 }
 
+/// Every range reaches every sink, with charges or without: the receiver's cursors tile the log. `begins`: partitions of which the
+/// sink gets the first range ever.
+fn messages<'a>(
+    pipeline: &Pipeline,
+    sink: &GrpcSink,
+    outputs: impl Iterator<Item = &'a Outputs>,
+    begins: &BTreeSet<Partition>,
+) -> Vec<Written> {
+    let empty = || DeliverRequest {
+        pipeline: pipeline.name.clone(),
+        parts: Vec::new(),
+    };
+    let none = Charges::default();
+    let mut messages = Vec::new();
+    let (mut parts, mut bytes) = (Vec::new(), empty().encode_to_vec());
+    for outputs in outputs {
+        for range in outputs.ranges.iter().map(|output| output.range) {
+            let charges = outputs.charges.get(&range.partition).unwrap_or(&none);
+            let head = Part {
+                topic: pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
+                partition: range.partition.partition,
+                start: range.start,
+                end: range.end,
+                digest: charges.digest().to_vec(),
+                charges: Vec::new(),
+                first: begins.contains(&range.partition),
+            };
+            // A message's fields may come in any order: the charges, which are written already, stand behind the others.
+            let length = head.encoded_len() + charges.written().len();
+            let field = 1 + encoded_len_varint(length as u64) + length;
+            if bytes.len() + field > fits(sink) && !parts.is_empty() {
+                messages.push(Written {
+                    parts: std::mem::take(&mut parts),
+                    bytes: std::mem::replace(&mut bytes, empty().encode_to_vec()).into(),
+                });
+            }
+            bytes.reserve(field);
+            encode_key(PARTS, WireType::LengthDelimited, &mut bytes);
+            encode_varint(length as u64, &mut bytes);
+            head.encode_raw(&mut bytes);
+            bytes.extend_from_slice(charges.written());
+            parts.push(range);
+        }
+    }
+    if !parts.is_empty() {
+        let bytes = bytes.into();
+        messages.push(Written { parts, bytes });
+    }
+    messages
+}
+
 impl Sinks {
     /// Up to where each gRPC sink has each of the partitions. Fails if one does not answer: ask again.
     pub async fn cursors(&self, partitions: &[Partition]) -> Result<Vec<Vec<(u64, Cursor)>>, WitnessError> {
@@ -172,7 +223,10 @@ impl Sinks {
 
     pub(super) async fn call(&self, sink: &Grpc, delivery: &Delivery) -> Delivered {
         let mut impossible = Vec::new();
-        for written in self.messages(sink, delivery) {
+        let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
+        let begins: BTreeSet<Partition> = begins.map(|(partition, _)| *partition).collect();
+        let outputs = delivery.shipments.iter().map(|shipment| &*shipment.outputs);
+        for written in messages(&self.pipeline, &sink.settings, outputs, &begins) {
             impossible.extend(self.send(sink, &written).await);
         }
         if impossible.is_empty() {
@@ -191,55 +245,7 @@ impl Sinks {
             .map(|(partition, charges)| (charges.written().len(), *partition))
             .max()?;
         let sink = self.grpc.iter().min_by_key(|sink| sink.settings.message_bytes_max)?;
-        (largest.0 + PART_HEAD > fits(sink)).then_some((&sink.settings.name, largest.1))
-    }
-
-    /// Every range reaches every sink, with charges or without: the receiver's cursors tile the log.
-    fn messages(&self, sink: &Grpc, delivery: &Delivery) -> Vec<Written> {
-        let begins = delivery.begins.iter().filter(|(_, id)| *id == sink.id);
-        let begins: BTreeSet<Partition> = begins.map(|(partition, _)| *partition).collect();
-        let empty = || DeliverRequest {
-            pipeline: self.pipeline.name.clone(),
-            parts: Vec::new(),
-        };
-        let none = Charges::default();
-        let mut messages = Vec::new();
-        let (mut parts, mut bytes) = (Vec::new(), empty().encode_to_vec());
-        for shipment in &delivery.shipments {
-            let outputs = &shipment.outputs;
-            for range in outputs.ranges.iter().map(|output| output.range) {
-                let charges = outputs.charges.get(&range.partition).unwrap_or(&none);
-                let head = Part {
-                    topic: self.pipeline.sources[usize::from(range.partition.topic)].topic.clone(),
-                    partition: range.partition.partition,
-                    start: range.start,
-                    end: range.end,
-                    digest: charges.digest().to_vec(),
-                    charges: Vec::new(),
-                    first: begins.contains(&range.partition),
-                };
-                // A message's fields may come in any order: the charges, which are written already, stand behind the others.
-                let length = head.encoded_len() + charges.written().len();
-                let field = 1 + encoded_len_varint(length as u64) + length;
-                if bytes.len() + field > fits(sink) && !parts.is_empty() {
-                    messages.push(Written {
-                        parts: std::mem::take(&mut parts),
-                        bytes: std::mem::replace(&mut bytes, empty().encode_to_vec()).into(),
-                    });
-                }
-                bytes.reserve(field);
-                encode_key(PARTS, WireType::LengthDelimited, &mut bytes);
-                encode_varint(length as u64, &mut bytes);
-                head.encode_raw(&mut bytes);
-                bytes.extend_from_slice(charges.written());
-                parts.push(range);
-            }
-        }
-        if !parts.is_empty() {
-            let bytes = bytes.into();
-            messages.push(Written { parts, bytes });
-        }
-        messages
+        (largest.0 + PART_HEAD > fits(&sink.settings)).then_some((&sink.settings.name, largest.1))
     }
 
     /// Repeats one message until the sink answers: its cursor makes that harmless, and a sink that is down is waited for.
@@ -287,5 +293,125 @@ impl Sinks {
             impossible.push((range.partition, code));
         }
         impossible
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use exactly_once_protocol::RangeOutput;
+    use proto::delivery::v1::Charge;
+
+    use super::*;
+
+    const PIPELINE: &str = "
+pipeline: shop
+start: earliest
+event: {id: event_id, tenant: tenant_id, time: occurred_at}
+sources:
+  - {topic: orders, table: orders}
+";
+
+    fn charge(offset: i64) -> Charge {
+        Charge {
+            id: format!("orders/0/{offset}/0"),
+            meter: "revenue".repeat(20),
+            quantity: offset,
+            offset,
+            ..Charge::default()
+        }
+    }
+
+    /// One range of each partition with so many charges, and the parts that a sink has to get.
+    fn outputs(counts: &[i64]) -> (Outputs, Vec<Part>) {
+        let (mut outputs, mut parts) = (Outputs::default(), Vec::new());
+        for (number, count) in (0..).zip(counts) {
+            let partition = Partition {
+                topic: 0,
+                partition: number,
+            };
+            let range = Range {
+                partition,
+                start: 5,
+                end: 100_000,
+            };
+            let made: Vec<Charge> = (5..5 + count).map(charge).collect();
+            let mut charges = Charges::default();
+            for charge in &made {
+                charges.push(charge);
+            }
+            parts.push(Part {
+                topic: "orders".to_owned(),
+                partition: number,
+                start: range.start,
+                end: range.end,
+                digest: charges.digest().to_vec(),
+                charges: made,
+                first: number == 2,
+            });
+            if *count > 0 {
+                outputs.charges.insert(partition, charges);
+            }
+            outputs.ranges.push(RangeOutput {
+                range,
+                outputs: 0,
+                digest: 0,
+                unknown_schemas: Vec::new(),
+                summed: false,
+            });
+        }
+        (outputs, parts)
+    }
+
+    /// What a sink with this limit gets of two shipments, message by message.
+    fn requests(counts: &[i64], message_bytes_max: usize) -> (Vec<DeliverRequest>, Vec<Part>) {
+        let pipeline = pipeline::check("pipeline.yaml", PIPELINE, Path::new(".")).unwrap();
+        let sink = GrpcSink {
+            name: "billing".to_owned(),
+            url: "http://localhost:1".to_owned(),
+            message_bytes_max,
+            tls: None,
+        };
+        let begins = BTreeSet::from([Partition { topic: 0, partition: 2 }]);
+        let (outputs, expected) = outputs(counts);
+        let written = messages(&pipeline, &sink, [&outputs, &Outputs::default()].into_iter(), &begins);
+        let read = |written: Written| {
+            assert!(written.bytes.len() <= message_bytes_max);
+            let request = DeliverRequest::decode(written.bytes).unwrap();
+            assert_eq!(request.pipeline, "shop");
+            let of = |part: &Part| (part.partition, part.start, part.end);
+            let ranges = written
+                .parts
+                .iter()
+                .map(|range| (range.partition.partition, range.start, range.end));
+            assert!(ranges.eq(request.parts.iter().map(of)));
+            request
+        };
+        (written.into_iter().map(read).collect(), expected)
+    }
+
+    #[test]
+    fn what_is_written_are_requests_with_every_range() {
+        // Lengths of one, two and three bytes, and a range without charges.
+        let (requests, expected) = requests(&[1, 0, 3, 200], 1 << 20);
+        let [request] = &requests[..] else {
+            panic!("{} messages", requests.len());
+        };
+        assert_eq!(request.parts, expected);
+    }
+
+    #[test]
+    fn what_one_message_does_not_take_goes_into_the_next() {
+        let (requests, expected) = requests(&[10, 0, 10, 0], 4000);
+        let parts: Vec<usize> = requests.iter().map(|request| request.parts.len()).collect();
+        assert_eq!(parts, [2, 2]);
+        let together: Vec<Part> = requests.into_iter().flat_map(|request| request.parts).collect();
+        assert_eq!(together, expected);
+    }
+
+    #[test]
+    fn without_ranges_there_is_nothing_to_send() {
+        assert!(requests(&[], 1 << 20).0.is_empty());
     }
 }
