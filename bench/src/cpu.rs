@@ -1,6 +1,6 @@
 //! CPU time and memory, from the operating system.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
@@ -47,6 +47,29 @@ pub fn memory_mib(pid: u32) -> Result<(f64, f64), Error> {
     }
 }
 
+/// How many CPUs of this machine are busy, on average over half a second (proc_stat(5)); none where the system does not tell.
+pub async fn busy() -> Option<f64> {
+    let look = || worked(&std::fs::read_to_string("/proc/stat").ok()?);
+    let before = look()?;
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let after = look()?;
+    Some(after.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64())
+}
+
+/// Time in which all CPUs together did something.
+fn worked(stat: &str) -> Option<Duration> {
+    let fields = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    // user, nice, system, idle, iowait, irq, softirq, steal; a guest's time is in user.
+    let fields: Vec<u64> = fields
+        .split_whitespace()
+        .take(8)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    let idle = fields.get(3)? + fields.get(4)?;
+    Some(Duration::from_millis((fields.iter().sum::<u64>() - idle) * 10))
+}
+
 /// The program's name stands in brackets and may hold anything, brackets too.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(") ")?;
@@ -75,6 +98,12 @@ mod tests {
             "{before} {after} {most}, {}",
             written.len()
         );
+    }
+
+    #[test]
+    fn waiting_for_a_disk_is_no_work_and_what_a_guest_takes_is_counted_once() {
+        let stat = "cpu  100 1 20 5000 300 2 3 4 100 0\ncpu0 50 0 10 2500 150 1 1 2 50 0\n";
+        assert_eq!(worked(stat), Some(Duration::from_millis(1300)));
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum Error {
         /// What happened.
         error: std::io::Error,
     },
+    /// Somebody wants it to end.
+    #[error("ended by {0}; the parts are ended, too, and their files removed")]
+    Interrupted(&'static str),
     /// A role of Sluice, or a peer, did not do its work.
     #[error("{0}")]
     Failed(String),

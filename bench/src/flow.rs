@@ -8,6 +8,7 @@ use devstack::Part;
 use load_tests::envelope::{Paced, Phase};
 use load_tests::latency::{self, Latency, Sampler};
 
+use crate::arguments::at_least_one;
 use crate::error::Error;
 use crate::guarantees::Guarantee;
 use crate::role::{Role, free_address};
@@ -33,7 +34,7 @@ pub struct Options {
     #[arg(long, value_name = "RATE:SECONDS,...", default_value = "10000:60")]
     pub phases: Phases,
     /// Tenants, each with five rules of its own
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
     /// ClickHouse stands still (SIGSTOP) after so many seconds, for so many
     #[arg(long, value_name = "AFTER:SECONDS")]
@@ -193,11 +194,26 @@ fn by_phase(phases: &[Phase], looks: &[Look]) -> Vec<PhaseFigures> {
     figures.collect()
 }
 
+/// ClickHouse has to go on before the last event: what comes after is in no figure.
+fn fits(options: &Options) -> Result<(), Error> {
+    let all: Duration = options.phases.0.iter().map(|phase| phase.duration).sum();
+    match options.pause_clickhouse {
+        Some(Pause { after, long }) if after + long > all => Err(Error::Failed(format!(
+            "--pause-clickhouse {}:{} ends after --phases, which are over in {} s",
+            after.as_secs_f64(),
+            long.as_secs_f64(),
+            all.as_secs_f64()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Drives and watches, on parts of its own.
 ///
 /// # Errors
-/// When a part or a role fails, or an event is missing in the table.
+/// When a part or a role fails, an event is missing in the table, or ClickHouse would stand still for longer than there are events.
 pub async fn measure(options: &Options) -> Result<Figures, Error> {
+    fits(options)?;
     let stand = Stand::up().await?;
     let figures = measure_on(&stand, "flow", options).await?;
     stand.down().await?;

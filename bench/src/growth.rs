@@ -20,6 +20,7 @@ use devstack::Part;
 use load_tests::envelope::{self, Filling};
 use load_tests::register::{RegistryAddress, register_schema};
 
+use crate::arguments::at_least_one;
 use crate::error::Error;
 use crate::files::{self, free_bytes};
 use crate::peers::{grown, median, spent};
@@ -28,8 +29,6 @@ use crate::shop::{self, PARTITIONS, Size};
 use crate::stand::{DIFFERENT, Stand, payloads};
 
 const TENANTS: usize = 50;
-/// Different events of a topic with so many tenants that 50,000 would be five of each.
-const DIFFERENT_OF_MANY: usize = 200_000;
 const MILLION: usize = 1_000_000;
 /// Of a run in which promises are read back.
 const TRIES: usize = 4;
@@ -46,13 +45,13 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,...")]
     pub only: Vec<Dimension>,
     /// Events of a run, but for the backlog
-    #[arg(long, default_value_t = MILLION)]
+    #[arg(long, default_value_t = MILLION, value_parser = at_least_one())]
     pub events: usize,
     /// Different texts of the tenants' rules
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one())]
     pub texts: usize,
     /// Runs of each size, in turn; the median counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     pub runs: usize,
     /// A backlog of 30 million events instead of 4
     #[arg(long)]
@@ -97,7 +96,6 @@ struct Case {
     number: usize,
     size: Size,
     events: usize,
-    different: usize,
 }
 
 impl Dimension {
@@ -113,13 +111,11 @@ impl Dimension {
                     texts: TENANTS,
                 },
                 events: options.events,
-                different: DIFFERENT,
             };
             match self {
                 Self::Tenants => {
                     case.size.tenants = number;
                     case.size.texts = options.texts;
-                    case.different = DIFFERENT_OF_MANY;
                 }
                 Self::Partitions => case.size.partitions = number,
                 Self::Tables => {
@@ -263,7 +259,7 @@ async fn fill(stand: &Stand, topics: &str, case: Case) -> Result<(), Error> {
     role::run(&dir, &["schema", "apply"]).await?;
     let (brokers, names) = (stand.stack.kafka.clone(), case.size.topics(topics));
     let filled = tokio::task::spawn_blocking(move || {
-        let payloads = payloads(case.different.min(case.events), case.size.tenants);
+        let payloads = payloads(DIFFERENT.min(case.events), case.size.tenants);
         for topic in &names {
             let filling = Filling {
                 brokers: &brokers,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use devstack::Part;
 use load_tests::latency::Latency;
 
+use crate::arguments::at_least_one;
 use crate::error::Error;
 use crate::flow;
 use crate::peers::{Run, grown, line, median, spent};
@@ -50,16 +51,16 @@ impl Guarantee {
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Events in the topic
-    #[arg(long, default_value_t = 4_000_000)]
+    #[arg(long, default_value_t = 4_000_000, value_parser = at_least_one())]
     pub events: usize,
     /// Tenants, each with four rules of its own
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
     /// Pairs of runs over the full topic, after one that does not count; the median of what they differ by counts
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
     pub runs: usize,
     /// Pairs of runs at the rate of `--phases`; the median of what they differ by counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     pub latency_runs: usize,
     /// Events a second and seconds for the latency
     #[arg(long, value_name = "RATE:SECONDS", default_value = "10000:30")]

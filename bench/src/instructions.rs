@@ -13,6 +13,7 @@ use std::process::Stdio;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
+use crate::arguments::at_least_one;
 use crate::error::Error;
 use crate::stages::{self, Costs, Stage};
 
@@ -29,9 +30,9 @@ const BATCHES: usize = 2;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Events in a batch
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one())]
     pub batch: usize,
-    /// What was recorded
+    /// What was recorded; the default is there at the top of the repository
     #[arg(long, value_name = "FILE", default_value = "bench/recorded.json")]
     pub recorded: PathBuf,
     /// Write what is measured there, and the nanoseconds of each stage with it
@@ -187,7 +188,7 @@ async fn counted(dir: &Path, batch: usize, until: Stage, batches: usize) -> Resu
         .arg(format!("--callgrind-out-file={}", profile.display()))
         .arg(&program)
         .args(["stages", "--runs", "1", "--until", name])
-        .args(["--batch", &batch.to_string(), "--different", &batch.to_string()])
+        .args(["--batch", &batch.to_string()])
         .args(["--events", &(batch * batches).to_string()])
         .env("GLIBC_TUNABLES", TUNABLES)
         .stdin(Stdio::null())
@@ -214,7 +215,6 @@ pub async fn measure(batch: usize) -> Result<Option<(Stages, String)>, Error> {
         .prefix("sluice-bench-")
         .tempdir()
         .map_err(Error::io(&std::env::temp_dir()))?;
-    let batch = batch.max(1);
     let mut totals = [[0.0; 2]; 3];
     for (until, totals) in [Stage::Decode, Stage::Transform, Stage::Encode]
         .into_iter()
@@ -239,7 +239,11 @@ fn machine() -> String {
     format!("{cores} x {}", model.map_or("an unknown CPU", |(_, name)| name.trim()))
 }
 
-fn read(file: &Path) -> Result<Option<Recorded>, Error> {
+/// What `--record` wrote; none if there is no such file.
+///
+/// # Errors
+/// When the file is not what `--record` writes.
+pub fn read(file: &Path) -> Result<Option<Recorded>, Error> {
     let text = match std::fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -252,9 +256,8 @@ fn read(file: &Path) -> Result<Option<Recorded>, Error> {
 /// Stage by stage beside what was recorded: instructions if there is a valgrind, nanoseconds if they were recorded on a CPU like this one.
 ///
 /// # Errors
-/// When valgrind cannot run this program, or the file is not what `--record` writes.
-pub async fn lines(options: &Options, ns: Costs) -> Result<Vec<String>, Error> {
-    let recorded = read(&options.recorded)?;
+/// When valgrind cannot run this program.
+pub async fn lines(options: &Options, recorded: Option<Recorded>, ns: Costs) -> Result<Vec<String>, Error> {
     let (same, batch) = match &recorded {
         Some(recorded) => (recorded.machine == machine(), recorded.batch),
         None => (false, options.batch),
@@ -276,15 +279,17 @@ pub async fn lines(options: &Options, ns: Costs) -> Result<Vec<String>, Error> {
 /// Measures, and prints or records.
 ///
 /// # Errors
-/// When there is no valgrind and the figures are to be recorded; else like [`lines`].
+/// When there is no valgrind and the figures are to be recorded, or what was recorded cannot be read; else like [`lines`].
 pub async fn run(options: Options) -> Result<(), Error> {
-    let (ns, _) = stages::measure(stages::Options::default(), |_| {})?;
     if !options.record && !options.json {
-        for line in lines(&options, ns).await? {
+        let recorded = read(&options.recorded)?;
+        let (ns, _) = stages::measured(stages::Options::default()).await?;
+        for line in lines(&options, recorded, ns).await? {
             println!("{line}");
         }
         return Ok(());
     }
+    let (ns, _) = stages::measured(stages::Options::default()).await?;
     let (instructions, valgrind) = measure(options.batch)
         .await?
         .ok_or_else(|| Error::Failed(MISSING.to_owned()))?;

@@ -8,8 +8,10 @@
 //! - [`growth`]: what tenants, partitions, tables and a backlog do to an event's cost;
 //! - [`guarantees`]: exactly-once beside at-least-once;
 //! - [`flow`]: latency, lag and memory at given rates;
-//! - [`table`]: all of them beside their targets.
+//! - [`table`]: all of them beside their targets;
+//! - [`arguments`]: what options take.
 
+mod arguments;
 mod cpu;
 mod error;
 mod files;
@@ -25,13 +27,21 @@ mod stand;
 mod streams;
 mod table;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use error::Error;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// CPUs that others keep busy before a figure is a figure of them, too.
+const BUSY: f64 = 0.2;
+
+const EXIT_CODES: &str = "Exits with 0 once the figures are there, whether they reach their targets or not; with 1 and a reason when there are none; \
+    with 2 when it does not understand what is wanted; with 130 or 143 when SIGINT or SIGTERM has ended it.";
 
 #[derive(Debug, Parser)]
-#[command(name = "sluice-bench", about = "Measures what an event costs")]
+#[command(name = "sluice-bench", about = "Measures what an event costs", after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     figure: Figure,
@@ -66,13 +76,46 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("sluice-bench: {error}");
-            ExitCode::FAILURE
+            match error {
+                Error::Interrupted("SIGINT") => ExitCode::from(130),
+                Error::Interrupted(_) => ExitCode::from(143),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
-async fn measure(figure: Figure) -> Result<(), Error> {
+fn measure(figure: Figure) -> Result<(), Error> {
+    // Nothing is to be ended or removed.
+    if let Figure::Stages(options) = figure {
+        return stages::run(options);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::io(Path::new("the runtime")))?;
+    let done = runtime.block_on(until_ended(figure));
+    // A topic may be being filled on a thread of its own.
+    runtime.shutdown_background();
+    done
+}
+
+/// A figure that is given up drops its parts, which ends them.
+async fn until_ended(figure: Figure) -> Result<(), Error> {
+    let heard = |kind| signal(kind).map_err(Error::io(Path::new("signals")));
+    let (mut interrupt, mut terminate) = (heard(SignalKind::interrupt())?, heard(SignalKind::terminate())?);
+    tokio::select! {
+        biased;
+        _ = interrupt.recv() => Err(Error::Interrupted("SIGINT")),
+        _ = terminate.recv() => Err(Error::Interrupted("SIGTERM")),
+        done = run(figure) => done,
+    }
+}
+
+async fn run(figure: Figure) -> Result<(), Error> {
+    if let Some(busy) = cpu::busy().await.filter(|busy| *busy > BUSY) {
+        eprintln!(
+            "sluice-bench: other programs keep {busy:.1} CPUs of this machine busy: rates and latencies will be worse than they are"
+        );
+    }
     match figure {
         Figure::Stages(options) => stages::run(options),
         Figure::Instructions(options) => instructions::run(options).await,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use devstack::Part;
 
+use crate::arguments::at_least_one;
 use crate::cpu;
 use crate::error::Error;
 use crate::role::{Role, free_address};
@@ -20,13 +21,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
     /// Events in the topic
-    #[arg(long, default_value_t = 3_000_000)]
+    #[arg(long, default_value_t = 3_000_000, value_parser = at_least_one())]
     pub events: usize,
     /// Tenants, each with five rules of its own
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
     /// Runs of each, in turn; the median counts
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
     pub runs: usize,
     /// Sluice without the peer, for a profiler
     #[arg(long)]

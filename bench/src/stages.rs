@@ -17,10 +17,10 @@ use workers::frame::frame;
 use workers::model::Model;
 use workers::transform::{Outputs, transform};
 
+use crate::arguments::at_least_one;
 use crate::cpu;
 use crate::error::Error;
 use crate::shop::{self, Addresses, PARTITIONS};
-use crate::stand::DIFFERENT;
 
 /// Kafka's timestamp of the records, and the events' time, Unix milliseconds.
 const NOW_MS: i64 = 1_795_228_766_362;
@@ -30,23 +30,23 @@ const SCHEMA_ID: u32 = 7;
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
     /// Events for each measurement
-    #[arg(long, default_value_t = 2_000_000)]
+    #[arg(long, default_value_t = 2_000_000, value_parser = at_least_one())]
     pub events: usize,
     /// Events in a batch
-    #[arg(long, default_value_t = 65_536)]
+    #[arg(long, default_value_t = 65_536, value_parser = at_least_one())]
     pub batch: usize,
     /// Tenants, each with five rules of its own
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
     /// Different texts of their rules; as many as tenants unless it is said
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one())]
     pub texts: Option<usize>,
     /// Measurements; the median counts
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = at_least_one())]
     pub runs: usize,
-    /// Different events, again and again
-    #[arg(long, default_value_t = DIFFERENT)]
-    pub different: usize,
+    /// Different events, again and again; as many as a batch has unless it is said, so that none is there twice
+    #[arg(long, value_parser = at_least_one())]
+    pub different: Option<usize>,
     /// The last stage that is run
     #[arg(long, value_enum, default_value = "encode")]
     pub until: Stage,
@@ -64,7 +64,7 @@ impl Default for Options {
             tenants: 50,
             texts: None,
             runs: 5,
-            different: DIFFERENT,
+            different: None,
             until: Stage::Encode,
             without_lz4: false,
         }
@@ -117,7 +117,7 @@ impl Bench {
         let model = model(pipeline, shape)?;
         let documents = shop::documents(options.tenants, options.texts.unwrap_or(options.tenants));
         let revision = Revision::compile(1, &documents, &model.catalog).map_err(|faults| Error::faults(&faults))?;
-        let different = options.different.clamp(1, options.events.max(1));
+        let different = options.different.unwrap_or(options.batch).min(options.events);
         let framed = envelope::payloads(different, options.tenants, 1, NOW_MS);
         let framed = framed.into_iter().map(|payload| {
             let id = SCHEMA_ID.to_be_bytes();
@@ -240,13 +240,22 @@ impl Totals {
 pub fn measure(options: Options, mut told: impl FnMut(&Costs)) -> Result<(Costs, Totals), Error> {
     let bench = Bench::new(options)?;
     let mut all = Vec::new();
-    for _ in 0..options.runs.max(1) {
+    for _ in 0..options.runs {
         let (costs, totals) = bench.run(options)?;
         told(&costs);
         all.push((costs, totals));
     }
     all.sort_by(|(one, _), (other, _)| one.total().total_cmp(&other.total()));
     Ok(all.swap_remove(all.len() / 2))
+}
+
+/// The same on a thread of its own, so that a signal is heard.
+///
+/// # Errors
+/// Like [`measure`].
+pub async fn measured(options: Options) -> Result<(Costs, Totals), Error> {
+    let done = tokio::task::spawn_blocking(move || measure(options, |_| {})).await;
+    done.map_err(|error| Error::Failed(error.to_string()))?
 }
 
 /// Measures and prints.

@@ -11,6 +11,7 @@ use load_tests::envelope;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
+use crate::arguments::at_least_one;
 use crate::cpu;
 use crate::error::Error;
 use crate::peers::{Run, grown, line, median, spent};
@@ -26,13 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
     /// Events in the topic
-    #[arg(long, default_value_t = 3_000_000)]
+    #[arg(long, default_value_t = 3_000_000, value_parser = at_least_one())]
     pub events: usize,
     /// Tenants, each with the same two rules
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
     /// Runs of each, in turn; the median counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one())]
     pub runs: usize,
 }
 

@@ -403,7 +403,13 @@ sources:
 
     #[test]
     fn what_one_message_does_not_take_goes_into_the_next() {
-        let (requests, expected) = requests(&[10, 0, 10, 0], 4000);
+        // Both parts with charges do not fit together; the limit is taken from what they need.
+        let (_, all) = requests(&[10, 0, 10, 0], 1 << 20);
+        let all = DeliverRequest {
+            pipeline: "shop".to_owned(),
+            parts: all,
+        };
+        let (requests, expected) = requests(&[10, 0, 10, 0], all.encoded_len());
         let parts: Vec<usize> = requests.iter().map(|request| request.parts.len()).collect();
         assert_eq!(parts, [2, 2]);
         let together: Vec<Part> = requests.into_iter().flat_map(|request| request.parts).collect();
