@@ -16,6 +16,8 @@ use crate::stand::{Stand, Topic};
 /// A run that stands still for as long has failed.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Different events of the topic on which the targets of rows 2 to 5 were found.
+pub const PEER_DIFFERENT: usize = 50_000;
 
 /// How much of it.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -23,6 +25,9 @@ pub struct Options {
     /// Events in the topic
     #[arg(long, default_value_t = 3_000_000, value_parser = at_least_one())]
     pub events: usize,
+    /// Different events, again and again: as many as the peer of record was measured with. ClickHouse merges cost more with more
+    #[arg(long, default_value_t = PEER_DIFFERENT, value_parser = at_least_one())]
+    pub different: usize,
     /// Tenants, each with five rules of its own
     #[arg(long, default_value_t = 50, value_parser = at_least_one())]
     pub tenants: usize,
@@ -300,7 +305,7 @@ impl Figures {
 /// When a part or a role fails, or a row is missing or another one than the peer's.
 pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Result<Figures, Error> {
     let stand = Stand::up().await?;
-    let topic = stand.fill(options.events, options.tenants).await?;
+    let topic = stand.fill(options.events, options.different, options.tenants).await?;
     let mut figures = Figures {
         kafka_engine: Vec::new(),
         sluice: Vec::new(),

@@ -115,14 +115,15 @@ impl Stand {
         })
     }
 
-    /// Registers the event's schema, makes the topic [`TOPIC`] as `sluice schema apply` does, and fills it with so many events.
+    /// Registers the event's schema, makes the topic [`TOPIC`] as `sluice schema apply` does, and fills it with so many events, `different`
+    /// ones again and again.
     ///
     /// # Errors
     /// When a part refuses.
-    pub async fn fill(&self, count: usize, tenants: usize) -> Result<Topic, Error> {
+    pub async fn fill(&self, count: usize, different: usize, tenants: usize) -> Result<Topic, Error> {
         let topic = self.topic(TOPIC).await?;
         self.pipeline(("filled", TOPIC), "http://127.0.0.1:9", tenants).await?;
-        let payloads = payloads(DIFFERENT.min(count), tenants);
+        let payloads = payloads(different.min(count), tenants);
         topic.with(move |filling| filling.fill(&payloads, count)).await?;
         Ok(topic)
     }

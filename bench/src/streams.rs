@@ -16,7 +16,7 @@ use crate::cpu;
 use crate::error::Error;
 use crate::peers::{Run, grown, line, median, spent};
 use crate::role::Role;
-use crate::stand::Stand;
+use crate::stand::{DIFFERENT, Stand};
 
 const PEER: &str = include_str!("../peers/KafkaStreamsPeer.java");
 const POM: &str = include_str!("../peers/pom.xml");
@@ -197,7 +197,7 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
 pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Result<Figures, Error> {
     let home = built().await?;
     let stand = Stand::up().await?;
-    stand.fill(options.events, options.tenants).await?;
+    stand.fill(options.events, DIFFERENT, options.tenants).await?;
     let mut figures = Figures {
         streams: Vec::new(),
         sluice: Vec::new(),

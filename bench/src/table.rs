@@ -273,6 +273,7 @@ pub async fn run(options: Options) -> Result<(), Error> {
     if wanted(2) || wanted(3) || wanted(4) {
         let peers = peers::Options {
             events: if options.full { 3_000_000 } else { 2_000_000 },
+            different: peers::PEER_DIFFERENT,
             tenants: 50,
             runs: if options.full { 5 } else { 3 },
             alone: false,

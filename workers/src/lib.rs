@@ -29,5 +29,7 @@ pub(crate) mod prerequisites;
 pub mod worker;
 pub mod metrics;
 pub mod endpoint;
+#[cfg(test)]
+mod differential;
 
 pub use worker::{Options, WorkerError, run};

@@ -44,4 +44,4 @@ pub const ZERO_WIDTH_ITEMS_MAX: u32 = 65_536;
 pub const TEXT_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

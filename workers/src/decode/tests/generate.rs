@@ -20,16 +20,16 @@ impl<'a> Choices<'a> {
         }
     }
 
-    fn pick(&mut self, below: usize) -> usize {
+    pub fn pick(&mut self, below: usize) -> usize {
         usize::from(self.bytes.next().copied().unwrap_or(0)) % below
     }
 
-    fn name(&mut self, prefix: &str) -> String {
+    pub fn name(&mut self, prefix: &str) -> String {
         self.names += 1;
         format!("{prefix}{}", self.names)
     }
 
-    fn number(&mut self) -> i64 {
+    pub fn number(&mut self) -> i64 {
         let small = i64::from(self.bytes.next().copied().unwrap_or(0));
         match self.pick(5) {
             0 => small,
@@ -40,7 +40,7 @@ impl<'a> Choices<'a> {
         }
     }
 
-    fn text(&mut self) -> String {
+    pub fn text(&mut self) -> String {
         const LETTERS: [char; 8] = ['a', 'é', '"', '\\', '\n', '\0', '€', '😀'];
         (0..self.pick(6)).map(|_| LETTERS[self.pick(LETTERS.len())]).collect()
     }

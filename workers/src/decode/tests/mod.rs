@@ -1,7 +1,7 @@
 //! Tests of the decoder. `oracle` says what `apache-avro` makes of the same bytes; `generate` makes schemas and values.
 
-mod oracle;
-mod generate;
+pub(crate) mod oracle;
+pub(crate) mod generate;
 mod differential;
 mod bad_bytes;
 mod limits;
@@ -27,7 +27,7 @@ fn record(fields: &str) -> Schema {
     ))
 }
 
-fn encode(schema: &Schema, value: &Value) -> Vec<u8> {
+pub(crate) fn encode(schema: &Schema, value: &Value) -> Vec<u8> {
     GenericDatumWriter::builder(schema)
         .build()
         .unwrap()
