@@ -19,6 +19,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Different events of the topic on which the targets of rows 2 to 5 were found.
 pub const PEER_DIFFERENT: usize = 50_000;
 
+/// Different events that a comparison groups in one query.
+const COMPARED_AT_ONCE: usize = 200_000;
+
 /// How much of it.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Options {
@@ -196,30 +199,32 @@ async fn sluice(stand: &Stand, options: Options, number: usize) -> Result<Run, E
 }
 
 /// Compares the two tables, which came of the same topic by two programs that share no code: both have to have every event as often, with
-/// the same values in every column.
-async fn compare(stand: &Stand, number: usize) -> Result<(), Error> {
+/// the same values in every column. In slices: each distinct event is a group in ClickHouse's memory, and millions at once take more than there is.
+async fn compare(stand: &Stand, different: usize, number: usize) -> Result<(), Error> {
     let common = "event_id, tenant_id, type, timestamp, user_id, anonymous_id, session_id, amount_cents, currency";
     let nested = ["locale", "page_url", "page_path", "screen_w", "screen_h"];
-    let of = |table: &str, separator: &str| {
+    let slices = different.div_ceil(COMPARED_AT_ONCE).max(1);
+    let of = |table: &str, separator: &str, slice: usize| {
         let nested: Vec<String> = nested.iter().map(|name| format!("context{separator}{name}")).collect();
         format!(
-            "SELECT {common}, {}, toString(properties) AS entries, count() AS times FROM {table} GROUP BY ALL",
+            "SELECT {common}, {}, toString(properties) AS entries, count() AS times FROM {table} \
+             WHERE cityHash64(event_id) % {slices} = {slice} GROUP BY ALL",
             nested.join(", ")
         )
     };
-    let (engine, sluice) = (
-        of(&format!("engine_{number}.k_out"), "."),
-        of(&format!("sluice_{number}.events"), "_"),
-    );
-    for (one, other, which) in [
-        (&engine, &sluice, "the Kafka engine's table has and Sluice's has not"),
-        (&sluice, &engine, "Sluice's table has and the Kafka engine's has not"),
-    ] {
-        let only = stand
-            .number(&format!("SELECT count() FROM ({one} EXCEPT {other})"))
-            .await?;
-        if only > 0 {
-            return Err(Error::Failed(format!("{only} events that {which}")));
+    for slice in 0..slices {
+        let engine = of(&format!("engine_{number}.k_out"), ".", slice);
+        let sluice = of(&format!("sluice_{number}.events"), "_", slice);
+        for (one, other, which) in [
+            (&engine, &sluice, "the Kafka engine's table has and Sluice's has not"),
+            (&sluice, &engine, "Sluice's table has and the Kafka engine's has not"),
+        ] {
+            let only = stand
+                .number(&format!("SELECT count() FROM ({one} EXCEPT {other})"))
+                .await?;
+            if only > 0 {
+                return Err(Error::Failed(format!("{only} events that {which}")));
+            }
         }
     }
     Ok(())
@@ -330,7 +335,7 @@ pub async fn measure(options: Options, mut told: impl FnMut(&str, &Run)) -> Resu
         }
         figures.consume_us.push(bare(&topic, options).await?);
         if !options.alone {
-            compare(&stand, number).await?;
+            compare(&stand, options.different.min(options.events), number).await?;
             stand.sql(&format!("DROP DATABASE engine_{number} SYNC")).await?;
         }
         stand.sql(&format!("DROP DATABASE sluice_{number} SYNC")).await?;
