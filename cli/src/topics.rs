@@ -13,7 +13,6 @@ use workers::records::{batch_bytes_max, dead_letter_bytes_max};
 use crate::Failure;
 
 const TIMEOUT: Duration = Duration::from_secs(15);
-const ALERT_PARTITIONS: u32 = 8;
 const AUDIT_PARTITIONS: u32 = 4;
 
 /// A topic that the pipeline needs.
@@ -49,7 +48,7 @@ pub fn wanted(pipeline: &Pipeline) -> Vec<Wanted> {
         );
     }
     if let Some(alerts) = &pipeline.sinks.alerts {
-        want(&alerts.topic, ALERT_PARTITIONS, bytes_max, "alerts".to_string());
+        want(&alerts.topic, alerts.partitions, bytes_max, "alerts".to_string());
     }
     all.insert(
         pipeline.audit.topic.clone(),

@@ -358,6 +358,8 @@ pub struct Sinks {
 pub struct AlertSink {
     /// The Kafka topic.
     pub topic: String,
+    /// How many partitions `schema apply` gives it if it doesn't exist.
+    pub partitions: u32,
 }
 
 /// A service that speaks `sluice.delivery.v1`.

@@ -53,6 +53,8 @@ pub(crate) const POLL_INTERVAL_MAX: Duration = Duration::from_secs(60);
 pub(crate) const KEEP_MONTHS: u32 = 13;
 /// ClickHouse's own for replicated tables. A token is a belt, not the proof.
 pub(crate) const DEDUP_WINDOW: u32 = 10_000;
+/// Alerts are few, and each partition that a transaction writes to costs the broker about a millisecond (`docs/performance.md`, row 5).
+pub(crate) const ALERT_PARTITIONS: u32 = 1;
 /// Enough for two workers of four lanes; a topic's partitions can be added to but never taken away.
 pub(crate) const PARTITIONS: u32 = 8;
 /// What our own clients and those of others have settled on.

@@ -34,7 +34,7 @@ pub(super) fn sinks(top: &Reader<'_>, drafts: &[Draft<'_>], place: Place<'_>, gu
 }
 
 fn alerts(item: &Item<'_>, drafts: &[Draft<'_>]) -> AlertSink {
-    let topic = item.map().and_then(|reader| {
+    let read = item.map().map(|reader| {
         let topic = reader.required("topic").and_then(|item| {
             let text = item.text()?;
             item.checked(names::topic(text))?;
@@ -52,11 +52,14 @@ fn alerts(item: &Item<'_>, drafts: &[Draft<'_>]) -> AlertSink {
             }
             Some(text.to_owned())
         });
+        let partitions = reader.optional("partitions").and_then(|item| item.integer(1..=10_000));
         reader.finish();
-        topic
+        (topic, partitions)
     });
+    let (topic, partitions) = read.unwrap_or_default();
     AlertSink {
         topic: topic.unwrap_or_default(),
+        partitions: partitions.unwrap_or(defaults::ALERT_PARTITIONS),
     }
 }
 

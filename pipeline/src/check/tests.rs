@@ -132,7 +132,8 @@ fn the_sample_of_the_design_says_what_it_seems_to_say() {
     ];
     assert_eq!(rollup.measures, expected);
 
-    assert_eq!(pipeline.sinks.alerts.as_ref().unwrap().topic, "shop.alerts");
+    let alerts = pipeline.sinks.alerts.as_ref().unwrap();
+    assert_eq!((alerts.topic.as_str(), alerts.partitions), ("shop.alerts", 1));
     let [billing] = &pipeline.sinks.grpc[..] else {
         panic!("{:?}", pipeline.sinks)
     };
@@ -183,6 +184,13 @@ fn a_pipeline_is_exactly_once_unless_it_says_otherwise() {
 fn a_sink_that_charges_is_refused_where_an_event_may_come_twice() {
     let text = "guarantee: at_least_once\nsinks: {alerts: {topic: a}, billing: {grpc: \"http://localhost:7400\"}}\n";
     insta::assert_snapshot!(faults_with(text), @"p.yaml:7:29: sinks.billing: a charge is never applied twice: gRPC sinks need `guarantee: exactly_once`");
+}
+
+#[test]
+fn the_alert_topic_gets_as_many_partitions_as_the_file_says() {
+    let pipeline = checked(&format!("{LEAST}sinks: {{alerts: {{topic: a, partitions: 4}}}}\n"));
+    assert_eq!(pipeline.sinks.alerts.unwrap().partitions, 4);
+    insta::assert_snapshot!(faults_with("sinks: {alerts: {topic: a, partitions: 0}}\n"), @"p.yaml:6:40: sinks.alerts.partitions: should be a whole number from 1 to 10000, is 0");
 }
 
 #[test]
